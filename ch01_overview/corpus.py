@@ -4,10 +4,11 @@
 >>> parse(story.text) == story.facts
 True
 
-A story is a chain of choices, each among equally likely pieces (`story_world.py`). Its probability is the
-product of theirs, and since no other chain of choices gives the same text, that is the probability of the
-text. The mean of `-log_prob` over many stories is therefore an estimate of the entropy of the corpus: the
-loss that no model can beat (Shannon 1948, "A Mathematical Theory of Communication", sections 6 and 7).
+A story is a chain of choices, each among equally likely pieces (`story_world.py`). Its probability
+is the product of theirs, and since no other chain of choices gives the same text, that is the
+probability of the text. The mean of `-log_prob` over many stories therefore estimates the entropy
+of the corpus, the loss that no model can beat (Shannon 1948, "A Mathematical Theory of
+Communication", section 6; that no other distribution does better is Gibbs' inequality).
 """
 
 import math
@@ -20,7 +21,7 @@ from pathlib import Path
 import pooch
 
 from ch01_overview.files import cache_folder
-from ch01_overview.story_world import Facts, tell
+from ch01_overview.story_world import Facts, Narrator, tell
 
 __all__ = ["Story", "load_text", "log_prob", "parse", "stories", "train_val_split"]
 
@@ -46,7 +47,7 @@ class NotAStoryError(Exception):
     """The text being read goes on as no story does."""
 
 
-class Writer:
+class Writer(Narrator):
     """The narrator that throws dice."""
 
     def __init__(self, rng: random.Random):
@@ -66,7 +67,7 @@ class Writer:
         return index
 
 
-class Reader:
+class Reader(Narrator):
     """The narrator that reads: it finds out what a `Writer` must have picked."""
 
     def __init__(self, text: str):
@@ -79,7 +80,7 @@ class Reader:
         self.position += len(text)
 
     def pick(self, options: Sequence[str]) -> int:
-        """Read the one piece that comes next. No piece begins another, so the first that fits is it."""
+        """Read the piece that comes next. No piece begins another, so the first that fits is it."""
         for index, option in enumerate(options):
             if self.text.startswith(option, self.position):
                 self.position += len(option)
@@ -126,8 +127,8 @@ def log_prob(text: str) -> float:
 def load_text(source: str | Path = "stories") -> str:
     """A text to learn from: `"stories"`, `"shakespeare"`, or the path of a UTF-8 file.
 
-    Tiny Shakespeare (1,115,394 bytes) is looked for in `$LLM_DATA_DIR`, then in the book's cache, and else
-    downloaded once; its SHA-256 is checked each time.
+    Tiny Shakespeare (1,115,394 bytes) is looked for in `$LLM_DATA_DIR`, then in the book's cache,
+    and else downloaded once; its SHA-256 is checked each time.
 
     Raises:
         ValueError: no such file, a file that is empty or not UTF-8, or a download that failed.

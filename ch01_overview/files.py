@@ -1,4 +1,4 @@
-"""Where the book keeps what it makes, and how it writes a file so that a crash leaves no half of one.
+"""Where the book keeps what it makes, and how it writes a file so that no crash leaves half of one.
 
 Everything the book downloads or trains goes into one folder, `.cache` at the repository's root or
 wherever `LLM_CACHE_DIR` points. Deleting it costs time, never work.
@@ -11,7 +11,7 @@ __all__ = ["cache_folder", "write_whole"]
 
 
 def cache_folder() -> Path:
-    """The folder of everything that can be made again: `$LLM_CACHE_DIR`, or `.cache` in the book."""
+    """The folder of all that can be made again: `$LLM_CACHE_DIR`, or `.cache` in the book."""
     folder = Path(os.environ.get("LLM_CACHE_DIR") or Path(__file__).parents[1] / ".cache")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -20,8 +20,9 @@ def cache_folder() -> Path:
 def write_whole(path: str | Path, data: str | bytes) -> None:
     """Write `data` (text as UTF-8) to `path`, whole or not at all.
 
-    The bytes go to a file beside `path`, are flushed to the disk, and take the name in one step. A crash
-    at any moment leaves the old file or the new one; two processes writing at once leave one of the two.
+    The bytes go to a file beside `path`, are flushed to the disk, and take the name in one step. A
+    crash at any moment leaves the old file or the new one; two processes that write at once leave
+    one of the two.
     """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")

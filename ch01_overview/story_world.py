@@ -1,17 +1,16 @@
 """The story world: the words and sentences from which the book's corpus is told.
 
-A text is told to a *narrator*, which knows two things only: `say` puts a fixed piece of text, and `pick`
-chooses one of several pieces, each as likely as the others. `corpus.py` has two narrators. One throws
-dice and writes; the other reads a finished text and finds out which choices were made. Both run the very
-functions below, so what can be written can be read.
+A text is told to a *narrator*, which knows two things only: `say` puts a fixed piece of text, and
+`pick` chooses one of several pieces, each as likely as the others. `corpus.py` has two narrators.
+One throws dice and writes; the other reads a finished text and finds out which choices were made.
+Both run the very functions below, so what can be written can be read.
 
-One rule makes the reading unique: **in one pick, no piece is the beginning of another**. Then the text
-itself settles every choice, and a text has exactly one derivation.
+One rule makes the reading unique: **in one pick, no piece is the beginning of another**. Then the
+text itself settles every choice, and a text has exactly one derivation.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 __all__ = ["Character", "Facts", "Narrator", "tell"]
 
@@ -145,14 +144,16 @@ class Facts:
         return self.holders[-1] if self.holders else None
 
 
-class Narrator(Protocol):
+class Narrator:
     """Writes a text, or reads one: see `corpus.py`."""
 
     def say(self, text: str) -> None:
         """Put `text` next."""
+        raise NotImplementedError
 
     def pick(self, options: Sequence[str]) -> int:
         """Put one of `options` next, all equally likely, and return its index."""
+        raise NotImplementedError
 
 
 def tell(narrator: Narrator) -> Facts:
@@ -563,7 +564,7 @@ def bargain(
             f'"May I have it?" asked {other.name}.\n',
             f'"Please give me the {noun}," said {other.name}.\n',
             f'"I have always wanted a {noun}," said {other.name}.\n',
-            f'"I will give you ',
+            '"I will give you ',
         ]
         first, last = n_requests == 0, n_requests == MOST_REQUESTS
         options = ([] if first else farewells) + ([] if last else requests)

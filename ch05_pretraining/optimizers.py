@@ -1,0 +1,183 @@
+"""From a gradient to a step: clipping, AdamW and Muon, each equal to torch's own.
+
+Sources: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks"
+(arXiv:1211.5063, clipping); Loshchilov & Hutter 2019, "Decoupled weight decay regularization"
+(arXiv:1711.05101, AdamW); Jordan 2024, "Muon: an optimizer for hidden layers in neural networks"
+(kellerjordan.github.io/posts/muon).
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ch05_pretraining.config import TrainConfig
+
+__all__ = ["clip_grad_norm", "Optimizer", "AdamW", "orthogonalize", "Muon", "make_optimizer"]
+
+
+@torch.no_grad()
+def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
+    """Shrink all gradients by one factor, so that together they are no longer than `max_norm`.
+
+    The length is that of one vector made of every gradient end to end, so its direction is kept.
+    Returned is the length before shrinking: infinite or NaN if any gradient is.
+
+    Source: Pascanu et al. 2013, algorithm 1.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    shrink = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6: the norm may be zero
+    for gradient in gradients:
+        gradient.mul_(shrink)
+    return norm
+
+
+class Optimizer:
+    """What both optimizers share: a rate that may change, and a memory for every parameter.
+
+    `lr` is the rate of the next step, `peak_lr` the one that a schedule starts from.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float):
+        self.lr = self.peak_lr = lr
+        self.weight_decay = weight_decay
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {p: {} for p in params}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+        for p in self.state:
+            p.grad = None
+
+
+class AdamW(Optimizer):
+    """Steps of about `lr` for every weight, however large its gradient, and a pull towards zero.
+
+    Source: Loshchilov & Hutter 2019, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(params, lr, weight_decay)
+        self.betas, self.eps = betas, eps
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        beta1, beta2 = self.betas
+        for p, state in self.state.items():
+            if p.grad is None:
+                continue
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.int64)
+                state["mean"], state["mean_square"] = torch.zeros_like(p), torch.zeros_like(p)
+            state["step"] += 1
+            mean = state["mean"].lerp_(p.grad, 1 - beta1)
+            mean_square = state["mean_square"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
+
+            # Both averages began at zero: after t steps only 1 - beta^t of their weight is in them.
+            t = state["step"].item()
+            rms = (mean_square.sqrt() / math.sqrt(1 - beta2**t)).add_(self.eps)
+            p.mul_(1 - self.lr * self.weight_decay)
+            p.addcdiv_(mean, rms, value=-self.lr / (1 - beta1**t))
+
+
+def orthogonalize(
+    matrices: Float[Tensor, "*N rows cols"], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "*N rows cols"]:
+    """Bring the singular values of each matrix near 1 and keep its singular vectors.
+
+    A Newton-Schulz iteration: an odd polynomial of a matrix acts on its singular values alone, so
+    five rounds of x -> ax + bx³ + cx⁵ replace a decomposition. These coefficients lift small values
+    fast and in return never settle on 1: all above 0.0015 of the matrix's norm end in 0.68 to 1.21.
+
+    Source: Jordan 2024, "Tuning the coefficients".
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    X = matrices.to(dtype)
+    tall = X.size(-2) > X.size(-1)
+    X = X.mT if tall else X  # the products below are (rows, rows): let those be the short side
+    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # singular values at most 1
+    identity = torch.eye(X.size(-2), dtype=dtype, device=X.device)
+    for _ in range(5):
+        gram = X @ X.mT
+        X = (a * identity + b * gram + c * gram @ gram) @ X
+    return X.mT if tall else X
+
+
+class Muon(Optimizer):
+    """Momentum, made orthogonal: a step moves a weight matrix equally far in all its directions.
+
+    For the matrices between the embedding and the head. A gradient matrix has a few large singular
+    values and many small ones, and the rare directions are as worth learning as the common ones.
+    `dtype` is what `orthogonalize` computes in: bfloat16 suffices where it is fast.
+
+    Raises:
+        ValueError: if a parameter is not a matrix.
+
+    Source: Jordan 2024, "Definition".
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__(params, lr, weight_decay)
+        self.momentum, self.dtype = momentum, dtype
+        for p in self.state:
+            if p.ndim != 2:
+                shape = tuple(p.shape)
+                raise ValueError(f"Muon moves matrices, got shape {shape}: leave that to AdamW")
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every matrix that has a gradient; those of one shape together, which is faster."""
+        by_shape = defaultdict(list)
+        for p in self.state:
+            if p.grad is not None:
+                by_shape[p.shape].append(p)
+        for (rows, cols), matrices in by_shape.items():
+            directions = orthogonalize(
+                torch.stack([self._momentum(p) for p in matrices]), self.dtype
+            )
+            # A tall matrix spreads its effect over more outputs than it has inputs.
+            lr = self.lr * math.sqrt(max(1, rows / cols))
+            for p, direction in zip(matrices, directions, strict=True):
+                p.mul_(1 - self.lr * self.weight_decay)
+                p.add_(direction, alpha=-lr)
+
+    def _momentum(self, p: nn.Parameter) -> Float[Tensor, "rows cols"]:
+        """The running mean of the gradients, in which the newest counts twice (Nesterov)."""
+        if not self.state[p]:
+            self.state[p]["mean"] = torch.zeros_like(p)
+        mean = self.state[p]["mean"].lerp_(p.grad, 1 - self.momentum)
+        return p.grad.lerp(mean, self.momentum)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
+    """Muon for the matrices of the blocks; AdamW for embeddings, head, norms and biases.
+
+    Each row of an embedding or a head belongs to one token: it is a list of vectors rather than a
+    map between spaces, which is what Muon is made for. Frozen parameters are left out.
+    """
+    inside = {p for p in model.blocks.parameters() if p.ndim == 2}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices, others = [p for p in trained if p in inside], [p for p in trained if p not in inside]
+    dtype = config.dtype(next(model.parameters()).device)
+    return [
+        Muon(matrices, config.muon_lr, weight_decay=config.weight_decay, dtype=dtype),
+        AdamW(others, config.adamw_lr, config.betas, weight_decay=0.0),
+    ]
