@@ -23,7 +23,7 @@ import pooch
 from ch01_overview.files import cache_folder
 from ch01_overview.story_world import Facts, Narrator, tell
 
-__all__ = ["Story", "load_text", "log_prob", "parse", "stories", "train_val_split"]
+__all__ = ["Story", "load_text", "log_prob", "parse", "stories", "text_path", "train_val_split"]
 
 SEPARATOR = "\n\n"  # a blank line ends a story; there is none inside
 N_STORIES = 3_000  # in load_text("stories"): about a million characters
@@ -127,24 +127,33 @@ def log_prob(text: str) -> float:
 def load_text(source: str | Path = "stories") -> str:
     """A text to learn from: `"stories"`, `"shakespeare"`, or the path of a UTF-8 file.
 
-    Tiny Shakespeare (1,115,394 bytes) is looked for in `$LLM_DATA_DIR`, then in the book's cache,
-    and else downloaded once; its SHA-256 is checked each time.
-
     Raises:
         ValueError: no such file, a file that is empty or not UTF-8, or a download that failed.
     """
     if source == "stories":
         return SEPARATOR.join(story.text for story in stories(N_STORIES)) + SEPARATOR
+    path = text_path(source)
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start} fits no character") from error
+
+
+def text_path(source: str | Path) -> Path:
+    """The file of a text other than the stories, for reading it piece by piece.
+
+    Tiny Shakespeare (1,115,394 bytes) is looked for in `$LLM_DATA_DIR`, then in the book's cache,
+    and else downloaded once; its SHA-256 is checked each time.
+
+    Raises:
+        ValueError: no such file, an empty file, or a download that failed.
+    """
     path = _shakespeare() if source == "shakespeare" else Path(source)
     if not path.is_file():
         raise ValueError(f'{path} is no file; expected "stories", "shakespeare" or a path')
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: byte {error.start} fits no character") from error
-    if not text:
-        raise ValueError(f"{path} is empty")
-    return text
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; expected a text in UTF-8")
+    return path
 
 
 def _shakespeare() -> Path:

@@ -5,9 +5,11 @@ wherever `LLM_CACHE_DIR` points. Deleting it costs time, never work.
 """
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["cache_folder", "write_whole"]
+__all__ = ["cache_folder", "make_folder", "write_whole"]
 
 
 def cache_folder() -> Path:
@@ -34,3 +36,20 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Make `folder` whole or not at all: `fill` writes its files beside it, then it is renamed.
+
+    If another process made it in the meantime, that one stays.
+    """
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        fill(beside)
+        if not folder.exists():
+            beside.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

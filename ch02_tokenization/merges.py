@@ -28,13 +28,11 @@ def learn_merges(word_counts: Counter[str], n_merges: int) -> Iterator[tuple[int
     # joins as fast as strings do, and strings sort by their ids.
     words = [base_ids(word.encode()).decode("latin-1") for word in word_counts]
     times = list(word_counts.values())
-
-    # A merge changes few words. So pairs are counted once, and each merge then corrects the counts.
-    counts, words_with = defaultdict(int), defaultdict(list)
+    words_with = defaultdict(list)  # a word that has a pair twice is listed twice
     for index, word in enumerate(words):
         for pair in map(add, word, word[1:]):
-            counts[pair] += times[index]
             words_with[pair].append(index)
+    counts = {pair: sum([times[i] for i in where]) for pair, where in words_with.items()}
 
     heap = [
         (-count, pair) for pair, count in counts.items()
@@ -48,43 +46,39 @@ def learn_merges(word_counts: Counter[str], n_merges: int) -> Iterator[tuple[int
                 heappush(heap, (-counts[pair], pair))
             continue
         yield ord(pair[0]), ord(pair[1])
-        found = _merge_in_words(pair, chr(n_tokens), words_with.pop(pair), words, times, counts)
-        for new_pair in found:
-            heappush(heap, (-counts[new_pair], new_pair))
-        words_with.update(found)
+        # Few words have this pair. So nothing is counted again, but moved from old pairs to new.
+        for old, new, where in _merge_in_words(pair, chr(n_tokens), words, words_with.pop(pair)):
+            moved = sum([times[i] for i in where])
+            counts[old] -= moved
+            counts[new] = moved
+            words_with[new] = where
+            heappush(heap, (-moved, new))
         n_tokens += 1
 
 
 def _merge_in_words(
-    pair: str,
-    merged: str,
-    indices: list[int],
-    words: list[str],
-    times: list[int],
-    counts: dict[str, int],
-) -> dict[str, list[int]]:
-    """Put `merged` in the place of `pair`, correct `counts`, and return where the new pairs are."""
-    left, right = pair
-    found = defaultdict(list)
+    pair: str, merged: str, words: list[str], indices: list[int]
+) -> list[tuple[str, str, list[int]]]:
+    """Put `merged` in place of `pair`; return which pair gave way to which, and in which words.
+
+    In "banana" the pair "an" is split off as "b", "", "a". What ends or starts a part was a
+    neighbour of the pair and now is one of the merged token; an empty part makes two merged tokens
+    neighbours of each other.
+    """
+    on_the_left, on_the_right, between = defaultdict(list), defaultdict(list), []
     for index in indices:
-        parts = words[index].split(pair)  # "banana" around "an" is "b", "", "a"
+        parts = words[index].split(pair)
         words[index] = merged.join(parts)
-        n = times[index]
         for before, after in pairwise(parts):
             if before:
-                counts[before[-1] + left] -= n
-                counts[before[-1] + merged] += n
-                found[before[-1] + merged].append(index)
+                on_the_left[before[-1]].append(index)
             if after:
-                counts[right + after[0]] -= n
-                counts[merged + after[0]] += n
-                found[merged + after[0]].append(index)
-        # Nothing stood between two of the pairs: n + a was a pair too, and merged + merged now is.
-        if n_adjacent := parts[1:-1].count(""):
-            counts[right + left] -= n * n_adjacent
-            counts[merged + merged] += n * n_adjacent
-            found[merged + merged].append(index)
-    return found
+                on_the_right[after[0]].append(index)
+        between += [index] * parts[1:-1].count("")
+    left, right = pair
+    changes = [(token + left, token + merged, where) for token, where in on_the_left.items()]
+    changes += [(right + token, merged + token, where) for token, where in on_the_right.items()]
+    return changes + ([(right + left, merged + merged, between)] if between else [])
 
 
 def merge_word(base_ids: bytes, merged_id: dict[tuple[int, int], int]) -> list[int]:

@@ -38,9 +38,12 @@ from ch02_tokenization.formats import (
 )
 from ch02_tokenization.merges import learn_merges, merge_word
 
-__all__ = ["END_OF_TEXT", "SPLIT_PATTERN", "BPETokenizer", "train_bpe"]
+__all__ = ["CONTROL_TOKENS", "END_OF_TEXT", "SPLIT_PATTERN", "BPETokenizer", "train_bpe"]
 
 END_OF_TEXT = "<|endoftext|>"
+# What the book's models are told apart from text: where a text begins and ends and, from chapter 6
+# on, who speaks. They are in the vocabulary from the start, since a vocabulary cannot grow later.
+CONTROL_TOKENS = (END_OF_TEXT, "<|user|>", "<|assistant|>", "<|end|>")
 
 # How GPT-2 cuts text into words, as tiktoken spells it; no merge crosses a cut. The second plus of
 # `++` finds the same words faster: it forbids the search to give back what it has taken.

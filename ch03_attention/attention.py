@@ -126,7 +126,7 @@ def apply_rope(
 ) -> Float[Tensor, "B H T D"]:
     """Turn each pair (a, b) in `x` by its position's angle: (a cos - b sin, b cos + a sin).
 
-    The product of a query and a key turned so depends on how far apart they are, not on where.
+    Of two positions, the product of a query and a key turned so knows only the distance.
 
     Source: Su et al. 2021, section 3.4.2, equation 34.
     """

@@ -102,8 +102,8 @@ def stream(
     """Continue the prompts in `ids`, which are equally long, by one token each at a time.
 
     A row that draws one of `stop_ids` repeats it from then on, and when all rows have, the stream
-    ends. When the context is full, the model goes on from the later half of it: few steps cost half
-    a context, and the others one token.
+    ends. When the context is full, the model starts over from its last context_length // 2 tokens,
+    so that all but a few steps read one token.
 
     Raises: ValueError for an empty prompt, one beyond the context, or a number out of its range.
     """

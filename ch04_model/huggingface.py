@@ -239,10 +239,9 @@ def _config_json(config: GPTConfig, family: Family) -> dict[str, Any]:
 
 def _read_config(path: Path) -> tuple[GPTConfig, Family]:
     data = _read_json(path)
-    kind = data.get("model_type")
-    if kind not in FAMILIES:
+    family = FAMILIES.get(str(kind := data.get("model_type")))
+    if family is None:
         raise ValueError(f"{path}: model_type is {kind!r}, but we know {', '.join(FAMILIES)}")
-    family = FAMILIES[kind]
     for name, value in family.fixed.items():
         if data.get(name, value) != value:
             raise ValueError(f"{path}: {name} is {data[name]!r}, but we only have {value!r}")
@@ -251,20 +250,20 @@ def _read_config(path: Path) -> tuple[GPTConfig, Family]:
         if theirs not in data and ours not in family.absent:
             raise ValueError(f"{path}: {theirs} is missing")
         fields[ours] = data[theirs] if theirs in data else family.absent[ours]
-    if fields["positions"] == "rotary":
-        fields["rope_theta"] = _read_rope_theta(path, data)
     try:
+        if family is not GPT2:
+            fields["rope_theta"] = _rope_theta(data)
         return GPTConfig(**fields), family
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_rope_theta(path: Path, data: dict[str, Any]) -> float:
+def _rope_theta(data: dict[str, Any]) -> Any:
     # Version 4 had rope_theta beside rope_scaling, version 5 has both in rope_parameters.
     rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise ValueError(f"{path}: rotary positions are scaled by {rope}, but ours are not")
+        raise ValueError(f"rotary positions are scaled by {rope}, but ours are not")
     return rope.get("rope_theta", data.get("rope_theta", 10_000.0))
 
 
@@ -273,7 +272,10 @@ def _read_weights(folder: Path, family: Family) -> dict[str, Tensor]:
     files, index = ["model.safetensors"], folder / "model.safetensors.index.json"
     if not (folder / files[0]).exists():
         if index.exists():
-            files = sorted(set(_read_json(index).get("weight_map", {}).values()))
+            weight_map = _read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise ValueError(f"{index} has no weight_map, from tensors to files")
+            files = sorted({str(file) for file in weight_map.values()})
         elif (folder / "pytorch_model.bin").exists():
             raise ValueError(f"{folder} has a pickle, which may run any code: convert it elsewhere")
     stored = {}

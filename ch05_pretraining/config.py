@@ -29,7 +29,7 @@ class TrainConfig:
     batch_size: int = 16  # windows a step, all micro-batches and processes together
     context_length: int = 256  # tokens a window
     accumulation: int = 1  # micro-batches a step: more take less memory and change nothing else
-    muon_lr: float = 0.02  # by about this much a step changes a matrix's largest singular value
+    muon_lr: float = 0.02  # how far a step moves a matrix in each of its directions
     adamw_lr: float = 3e-3
     schedule: str = "wsd"  # or "cosine"
     warmup: float = 0.05  # share of the steps: at first the optimizers' averages are mostly noise

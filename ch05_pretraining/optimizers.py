@@ -7,7 +7,6 @@ Sources: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurren
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -30,7 +29,7 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-    shrink = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6: the norm may be zero
+    shrink = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # with torch's own 1e-6
     for gradient in gradients:
         gradient.mul_(shrink)
     return norm
@@ -92,9 +91,9 @@ class AdamW(Optimizer):
 
 
 def orthogonalize(
-    matrices: Float[Tensor, "*N rows cols"], dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "*N rows cols"]:
-    """Bring the singular values of each matrix near 1 and keep its singular vectors.
+    matrix: Float[Tensor, "rows cols"], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "rows cols"]:
+    """Bring the singular values of a matrix near 1 and keep its singular vectors.
 
     A Newton-Schulz iteration: an odd polynomial of a matrix acts on its singular values alone, so
     five rounds of x -> ax + bx³ + cx⁵ replace a decomposition. These coefficients lift small values
@@ -103,15 +102,15 @@ def orthogonalize(
     Source: Jordan 2024, "Tuning the coefficients".
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    X = matrices.to(dtype)
-    tall = X.size(-2) > X.size(-1)
-    X = X.mT if tall else X  # the products below are (rows, rows): let those be the short side
-    X = X / X.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)  # singular values at most 1
-    identity = torch.eye(X.size(-2), dtype=dtype, device=X.device)
+    X = matrix.to(dtype)
+    tall = X.size(0) > X.size(1)
+    X = X.T if tall else X  # the sums of products below are (rows, rows): the short side is cheaper
+    X = X / X.norm().clamp(min=1e-7)  # singular values at most 1
+    identity = torch.eye(X.size(0), dtype=dtype, device=X.device)
     for _ in range(5):
-        gram = X @ X.mT
+        gram = X @ X.T
         X = (a * identity + b * gram + c * gram @ gram) @ X
-    return X.mT if tall else X
+    return X.T if tall else X
 
 
 class Muon(Optimizer):
@@ -144,27 +143,21 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every matrix that has a gradient; those of one shape together, which is faster."""
-        by_shape = defaultdict(list)
-        for p in self.state:
-            if p.grad is not None:
-                by_shape[p.shape].append(p)
-        for (rows, cols), matrices in by_shape.items():
-            directions = orthogonalize(
-                torch.stack([self._momentum(p) for p in matrices]), self.dtype
-            )
-            # A tall matrix spreads its effect over more outputs than it has inputs.
-            lr = self.lr * math.sqrt(max(1, rows / cols))
-            for p, direction in zip(matrices, directions, strict=True):
-                p.mul_(1 - self.lr * self.weight_decay)
-                p.add_(direction, alpha=-lr)
+        """Move every matrix that has a gradient."""
+        for p, state in self.state.items():
+            if p.grad is None:
+                continue
+            if not state:
+                state["mean"] = torch.zeros_like(p)
+            mean = state["mean"].lerp_(p.grad, 1 - self.momentum)
+            ahead = p.grad.lerp(mean, self.momentum)  # Nesterov: the newest gradient counts twice
 
-    def _momentum(self, p: nn.Parameter) -> Float[Tensor, "rows cols"]:
-        """The running mean of the gradients, in which the newest counts twice (Nesterov)."""
-        if not self.state[p]:
-            self.state[p]["mean"] = torch.zeros_like(p)
-        mean = self.state[p]["mean"].lerp_(p.grad, 1 - self.momentum)
-        return p.grad.lerp(mean, self.momentum)
+            rows, cols = p.shape
+            lr = self.lr * math.sqrt(
+                max(1, rows / cols)
+            )  # a tall matrix spreads its effect thinner
+            p.mul_(1 - self.lr * self.weight_decay)
+            p.add_(orthogonalize(ahead, self.dtype), alpha=-lr)
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> list[Optimizer]:

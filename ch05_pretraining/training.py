@@ -28,7 +28,7 @@ from ch05_pretraining.evaluation import IGNORED, check_stream, evaluate
 from ch05_pretraining.optimizers import clip_grad_norm, make_optimizer
 from ch05_pretraining.tokens import get_batch
 
-__all__ = ["cross_entropy", "perplexity", "bits_per_byte", "train"]
+__all__ = ["cross_entropy", "perplexity", "bits_per_byte", "train", "processes"]
 
 
 def cross_entropy(logits: Float[Tensor, "*N V"], targets: Int[Tensor, "*N"]) -> Float[Tensor, ""]:
@@ -119,7 +119,7 @@ class _Run:
 
     def __init__(self, model: nn.Module, config: TrainConfig, checkpoint: str | Path | None):
         self.model, self.config, self.checkpoint = model, config, checkpoint
-        self.rank, self.n_processes = _processes()
+        self.rank, self.n_processes = processes()
         if config.batch_size % (config.accumulation * self.n_processes):
             raise ValueError(
                 f"batch_size {config.batch_size} is no multiple of accumulation "
@@ -212,7 +212,7 @@ class _Run:
         row, c = self.history[-1], self.config
         seconds = row["seconds"] - (self.history[-2]["seconds"] if self.step > 1 else 0.0)
         speed = c.batch_size * c.context_length / max(seconds, 1e-9)
-        distance = "" if floor is None else f" ({row['loss'] - floor:+.3f} to the floor)"
+        distance = "" if floor is None else f" (floor {row['loss'] - floor:+.3f})"
         bar.set_postfix_str(
             f"loss {row['loss']:.3f}{distance}, {speed:,.0f} tokens/s", refresh=False
         )
@@ -226,7 +226,7 @@ class _Run:
             )
 
 
-def _processes() -> tuple[int, int]:
+def processes() -> tuple[int, int]:
     """The rank of this process and how many there are; under torchrun, after joining them."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group()

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ch02_tokenization.tokenizer import END_OF_TEXT, BPETokenizer
+from ch02_tokenization.tokenizer import CONTROL_TOKENS, BPETokenizer
 from ch04_model.model import GPT
 from ch06_alignment.lora import LoRALinear, add_lora, merge_lora
 
@@ -41,8 +41,7 @@ __all__ = [
     "grpo_loss",
 ]
 
-USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
-CONTROL_TOKENS = (END_OF_TEXT, USER, ASSISTANT, END)
+END_OF_TEXT, USER, ASSISTANT, END = CONTROL_TOKENS
 
 # exp(20) is beyond any clip in use; in float32 the exponential overflows from exp(88.8) on.
 _MAX_LOG_RATIO = 20.0

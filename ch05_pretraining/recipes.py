@@ -1,0 +1,285 @@
+"""What the book trains, and how: corpora ready for the loop, presets, and models made once.
+
+>>> model, tokenizer = pretrained()          # the book's model, on stories; trained on first use
+
+Shapes: N ids in a stream, S texts.
+"""
+
+import codecs
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ch01_overview.corpus import parse, stories, text_path
+from ch01_overview.files import cache_folder, make_folder
+from ch02_tokenization.tokenizer import CONTROL_TOKENS, END_OF_TEXT, BPETokenizer, train_bpe
+from ch04_model.huggingface import load_pretrained, save_pretrained
+from ch04_model.model import GPT, GPTConfig, generate
+from ch05_pretraining.config import TrainConfig
+from ch05_pretraining.loop import bits_per_byte, train
+from ch05_pretraining.tokens import document_starts, open_tokens, write_tokens
+
+__all__ = [
+    "PRESETS",
+    "Corpus",
+    "Preset",
+    "find_preset",
+    "fingerprint",
+    "load_corpus",
+    "pretrained",
+    "read_pieces",
+    "run_path",
+    "share_of_stories",
+    "train_from_scratch",
+]
+
+# All that shapes a pretrained model is in the code of these.
+CHAPTERS = (
+    "ch01_overview",
+    "ch02_tokenization",
+    "ch03_attention",
+    "ch04_model",
+    "ch05_pretraining",
+)
+VAL_SHARE = 0.1  # of a text of one's own, at its end
+N_VAL_STORIES = 1_000
+PIECE = 1 << 20  # bytes of a file in memory at a time
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model's sizes, how to train it, and how many stories make up its corpus of that name."""
+
+    model: GPTConfig
+    train: TrainConfig
+    n_stories: int
+
+    def with_steps(self, steps: int) -> "Preset":
+        """The same, trained for another number of steps."""
+        return replace(self, train=replace(self.train, steps=steps))
+
+
+PRESETS = {}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token ids to train on and to be tested on, and what is known about the text.
+
+    `starts` say where texts begin, and `floor` is the entropy of the held-out texts in nats per
+    token; both are None for real text. `val_bytes` is the length of the held-out text.
+    """
+
+    train_ids: Tensor | np.ndarray
+    val_ids: Tensor | np.ndarray
+    val_bytes: int
+    starts: Tensor | None = None
+    val_starts: Tensor | None = None
+    floor: float | None = None
+
+    def bits_per_byte(self, nats_per_token: float) -> float:
+        """A loss on the held-out text, on the scale that is common to all tokenizers."""
+        return bits_per_byte(nats_per_token * (len(self.val_ids) - 1), self.val_bytes)
+
+
+def load_corpus(source: str | Path, preset: Preset) -> tuple[BPETokenizer, Corpus]:
+    """A tokenizer trained on the training part of `source`, and the ids of all of it.
+
+    Stories are told anew; those held out have a seed of their own. Of Shakespeare or any UTF-8 file
+    the last tenth is held out. A file is read in pieces and its ids stay on the disk, so that it
+    may be larger than memory.
+
+    Raises:
+        ValueError: if the file is missing, empty or not UTF-8.
+    """
+    return _story_corpus(preset) if source == "stories" else _file_corpus(source, preset)
+
+
+def _story_corpus(preset: Preset) -> tuple[BPETokenizer, Corpus]:
+    held_out = stories(N_VAL_STORIES, seed=0)
+    unseen = {story.text for story in held_out}
+    told = [s for s in stories(preset.n_stories, seed=1) if s.text not in unseen]
+    texts = [story.text for story in told]
+    tokenizer = train_bpe(texts[:5_000], preset.model.vocab_size, CONTROL_TOKENS)
+    train_ids, val_ids = _stream(texts, tokenizer), _stream([s.text for s in held_out], tokenizer)
+    end = tokenizer.special_ids[END_OF_TEXT]
+    corpus = Corpus(
+        train_ids,
+        val_ids,
+        val_bytes=sum(len(story.text.encode()) + 2 for story in held_out),  # and the blank line
+        starts=document_starts(train_ids, end),
+        val_starts=document_starts(val_ids, end),
+        floor=-sum(story.log_prob for story in held_out) / (len(val_ids) - 1),
+    )
+    return tokenizer, corpus
+
+
+def _stream(texts: list[str], tokenizer: BPETokenizer) -> Tensor:
+    """EOT text EOT text EOT, as one tensor of ids."""
+    end = tokenizer.special_ids[END_OF_TEXT]
+    encoded = tokenizer.to_tiktoken().encode_ordinary_batch(texts, num_threads=os.cpu_count() or 1)
+    return torch.tensor([end] + [i for ids in encoded for i in (*ids, end)])
+
+
+def _file_corpus(source: str | Path, preset: Preset) -> tuple[BPETokenizer, Corpus]:
+    path = text_path(source)
+    size, cut = path.stat().st_size, _cut(path)
+    tokenizer = train_bpe(read_pieces(path, 0, cut), preset.model.vocab_size, CONTROL_TOKENS)
+    fast = tokenizer.to_tiktoken()
+    ids = []
+    for part, begin, end in (("train", 0, cut), ("val", cut, size)):
+        file = _folder("tokens") / f"{_key(source, preset)}-{part}"
+        if not file.exists():
+            pieces = read_pieces(path, begin, end)
+            write_tokens(file, (i for p in pieces for i in fast.encode_ordinary(p)), fast.n_vocab)
+        ids.append(open_tokens(file))
+    return tokenizer, Corpus(*ids, val_bytes=size - cut)
+
+
+def _cut(path: Path) -> int:
+    """Where the held-out part of a file begins, in bytes: never inside a character."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(int(size * (1 - VAL_SHARE)))
+        while (byte := file.read(1)) and 0x80 <= byte[0] < 0xC0:  # the 2nd to 4th of a character
+            pass
+        return file.tell() - len(byte)
+
+
+def read_pieces(path: Path, begin: int, end: int) -> Iterator[str]:
+    """The bytes of a UTF-8 file from `begin` to `end`, about a megabyte of text at a time.
+
+    A piece ends where a line does, if it holds the end of one: so no word is torn.
+
+    Raises:
+        ValueError: if the file is not UTF-8.
+    """
+    decoder, rest = codecs.getincrementaldecoder("utf-8")(), ""
+    with path.open("rb") as file:
+        file.seek(begin)
+        while chunk := file.read(min(PIECE, end - file.tell())):
+            try:
+                text = rest + decoder.decode(chunk, final=file.tell() == end)
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path} is not UTF-8 just before byte {file.tell()}") from error
+            line_end = text.rfind("\n") + 1 or len(text)
+            yield text[:line_end]
+            rest = text[line_end:]
+    if rest:
+        yield rest
+
+
+def _folder(name: str) -> Path:
+    folder = cache_folder() / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def fingerprint(*things: str | bytes, chapters: Sequence[str] = CHAPTERS) -> str:
+    """Twelve hex digits that change with any of `things`, the code of `chapters`, or torch."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for chapter in chapters:
+        for path in sorted((Path(__file__).parents[1] / chapter).glob("*.py")):
+            digest.update(path.read_bytes())
+    for thing in things:
+        digest.update(thing.encode() if isinstance(thing, str) else thing)
+    return digest.hexdigest()[:12]
+
+
+def _key(source: str | Path, preset: Preset) -> str:
+    """A file name for what comes of training, which changes with all that shaped it."""
+    shaped_by = [json.dumps(asdict(preset), sort_keys=True)]
+    if source != "stories":
+        with text_path(source).open("rb") as file:
+            shaped_by.append(hashlib.file_digest(file, "sha256").digest())
+    return f"{Path(source).stem}-{fingerprint(*shaped_by)}"
+
+
+def find_preset(preset: str | Preset) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: there are {', '.join(PRESETS)}")
+    return PRESETS[preset]
+
+
+def run_path(source: str | Path, preset: Preset) -> Path:
+    """Where the checkpoint of such a run is kept."""
+    return _folder("runs") / f"{_key(source, preset)}.safetensors"
+
+
+def pretrained(
+    source: str | Path = "stories", preset: str | Preset = "book"
+) -> tuple[GPT, BPETokenizer]:
+    """A model trained on `source`, and its tokenizer: made on first use, then read from the cache.
+
+    The cache knows a model by everything that shaped it: the preset, the text, the code of the
+    chapters and the version of torch. Training that was interrupted is taken up where it stopped.
+
+    Raises:
+        ValueError: for an unknown preset, or a text that cannot be read.
+    """
+    preset = find_preset(preset)
+    folder = _folder("models") / _key(source, preset)
+    if not folder.exists():
+        tokenizer, corpus = load_corpus(source, preset)
+        model, _ = train_from_scratch(corpus, preset, run_path(source, preset))
+        make_folder(folder, lambda beside: save_pretrained(model, tokenizer, beside))
+    return load_pretrained(folder)
+
+
+def train_from_scratch(
+    corpus: Corpus, preset: Preset, checkpoint: Path | None = None
+) -> tuple[GPT, list[dict]]:
+    """A new model of a preset, trained on a corpus, and the history of its training."""
+    torch.manual_seed(preset.train.seed)
+    model = GPT(preset.model)
+    history = train(
+        model,
+        corpus.train_ids,
+        preset.train,
+        starts=corpus.starts,
+        val_ids=corpus.val_ids,
+        val_starts=corpus.val_starts,
+        floor=corpus.floor,
+        checkpoint=checkpoint,
+    )
+    return model.eval(), history
+
+
+def share_of_stories(
+    model: GPT,
+    tokenizer: BPETokenizer,
+    n: int = 100,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> tuple[float, list[str]]:
+    """The share of `n` samples that `parse` as stories, and the samples.
+
+    At temperature 1 the samples follow the model's own distribution.
+    """
+    end = tokenizer.special_ids[END_OF_TEXT]
+    ids = generate(
+        model,
+        torch.full((n, 1), end),
+        model.config.context_length - 1,
+        temperature=temperature,
+        stop_ids=(end,),
+        generator=generator,
+    )
+    texts = []
+    for row in ids[:, 1:].tolist():
+        texts.append(tokenizer.decode(row[: row.index(end)] if end in row else row))
+    return sum(parse(text) is not None for text in texts) / n, texts

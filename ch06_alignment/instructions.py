@@ -1,0 +1,129 @@
+"""Instructions that the story world can write, answer and mark.
+
+A task is what a user asks for, an answer that is right, and a mark. No person and no other model
+judges: what was asked for is known, and `parse` finds out whether a reply has it.
+
+>>> task = requests(stories(1, seed=7)[0])
+>>> task.is_right(task.answer)
+True
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ch01_overview.corpus import Story, parse, stories
+from ch01_overview.story_world import Character
+
+__all__ = ["Task", "conversation", "conversations", "questions", "request", "with_text"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One instruction: its kind, what the user says, a right answer, and how a reply is marked."""
+
+    kind: str
+    prompt: str
+    answer: str
+    is_right: Callable[[str], bool]
+
+
+def request(story: Story, rng: random.Random) -> Task:
+    """The instruction that a story is an answer to; any other story with what it names is right."""
+    facts = story.facts
+    if facts.form == "tale":
+        hero = facts.hero
+        wording = rng.choice(("Tell a tale about {}.", "Please tell me a tale about {}."))
+        return Task(
+            kind="tale",
+            prompt=wording.format(f"{hero.name} the {hero.trait} {hero.kind}"),
+            answer=story.text,
+            is_right=lambda reply: (
+                (f := parse(reply)) is not None and (f.form, f.hero) == ("tale", hero)
+            ),
+        )
+    if facts.form == "poem":
+        place = facts.places[0]
+        wording = rng.choice(("Write a poem about {}.", "Please write a rhyme about {}."))
+        return Task(
+            kind="poem",
+            prompt=wording.format(place.split(" ", 1)[1]),
+            answer=story.text,
+            is_right=lambda reply: (
+                (f := parse(reply)) is not None and (f.form, f.places) == ("poem", (place,))
+            ),
+        )
+    names = [c.name for c in facts.characters]
+    wording = rng.choice(("Let {} and {} talk.", "What do {} and {} say to each other?"))
+    return Task(
+        kind="dialogue",
+        prompt=wording.format(*names),
+        answer=story.text,
+        is_right=lambda reply: (
+            (f := parse(reply)) is not None
+            and (f.form, [c.name for c in f.characters]) == ("dialogue", names)
+        ),
+    )
+
+
+def questions(story: Story, rng: random.Random) -> list[Task]:
+    """All that can be asked about a tale or a dialogue, each answered by one short sentence."""
+    facts = story.facts
+    if facts.form == "poem":
+        return []
+    noun = facts.thing.split(" ")[1]
+    asked = [
+        (
+            "holder",
+            rng.choice(("Who has the {} at the end?", "In the end, who has the {}?")).format(noun),
+            f"{facts.holder} has the {facts.thing}.",
+        ),
+        (
+            "first",
+            rng.choice(("Who had the {} first?", "Who was the first to have the {}?")).format(noun),
+            f"{facts.holders[0]} had the {facts.thing} first.",
+        ),
+    ]
+    for character in facts.characters:
+        wording = rng.choice(("Who is {}?", "What kind of animal is {}?"))
+        asked.append(("who", wording.format(character.name), describe(character)))
+    if facts.home:
+        name = facts.hero.name
+        asked.append(("home", f"Where does {name} live?", f"{name} lives {facts.home}."))
+    for name, place in facts.away:
+        asked.append(("away", f"Where is {name} at the end?", f"{name} is {place}."))
+    return [Task(kind, prompt, answer, answer.__eq__) for kind, prompt, answer in asked]
+
+
+def describe(character: Character) -> str:
+    """Such as "Mia is an honest owl."."""
+    article = "an" if character.trait[0] in "aeiou" else "a"
+    return f"{character.name} is {article} {character.trait} {character.kind}."
+
+
+def with_text(story: Story, question: Task) -> str:
+    """The prompt of somebody who brings the text along: the story, then the question."""
+    return f"{story.text}\n\n{question.prompt}"
+
+
+def conversation(story: Story, rng: random.Random, n_questions: int = 3) -> list[dict[str, str]]:
+    """Messages about a story: it is asked for or brought along, then comes one question or more."""
+    asked = questions(story, rng)
+    asked = rng.sample(asked, min(n_questions, len(asked)))
+    turns = [(task.prompt, task.answer) for task in asked]
+    if asked and rng.random() < 0.5:
+        turns[0] = (with_text(story, asked[0]), asked[0].answer)
+    else:
+        wanted = request(story, rng)
+        turns.insert(0, (wanted.prompt, wanted.answer))
+    return [
+        {"role": role, "content": content}
+        for turn in turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+def conversations(n: int, seed: int = 0) -> list[list[dict[str, str]]]:
+    """`n` conversations about as many stories; the same seed gives the same ones."""
+    rng = random.Random(seed)
+    return [conversation(story, rng) for story in stories(n, seed=seed)]
