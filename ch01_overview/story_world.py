@@ -60,9 +60,9 @@ HOMES = (
     *("next to a windmill", "at the edge of the wood", "among the reeds", "inside a giant pumpkin"),
 )
 LOVES = (
-    *("baking bread", "climbing trees", "counting stars", "dancing in the rain", "flying high"),
+    *("baking bread", "climbing trees", "counting stars", "dancing in the rain", "flying kites"),
     *("making soup", "painting flowers", "planting seeds", "reading books", "singing songs"),
-    *("sleeping late", "telling jokes", "drinking cocoa", "jumping over puddles", "knitting socks"),
+    *("taking naps", "telling jokes", "drinking cocoa", "jumping over puddles", "knitting socks"),
     *("watching the clouds",),
 )
 PLACES = (
@@ -90,9 +90,30 @@ THINGS = (
         "whistle",
     ),
 )
+COLOURS = (
+    *("a black", "a blue", "a brown", "a golden", "a green", "a grey", "a pink", "a purple"),
+    *("a red", "a striped", "a white", "a yellow"),
+)
+CLOTHES = (
+    *("apron", "belt", "bonnet", "cap", "veil", "cloak", "coat", "dress", "jacket", "robe"),
+    *("shawl", "shirt"),
+)
 FOODS = (
-    *("a bun", "a carrot", "a cherry pie", "a jar of honey", "a mushroom", "a pancake", "a pear"),
-    *("a plum", "a sugar cube", "a walnut", "an apple", "an onion"),
+    *("buns", "carrots", "cherries", "figs", "mushrooms", "nuts", "onions", "pancakes", "pears"),
+    *("plums", "radishes", "turnips"),
+)
+NUMBERS = (
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
 )
 
 
@@ -205,26 +226,31 @@ LINKS = (
     " Suddenly ",
 )
 EVENINGS = (" At sunset ", " That night ", " In the evening ")
-WEATHER = (
-    *(" The sun was warm.", " A soft rain fell.", " The wind sang in the leaves."),
-    *(" The clouds looked like sheep.", " It smelled of flowers.", " Bees hummed all around."),
-    *(" A rainbow hung in the sky.", " The grass was wet with dew.", " Far off a bell rang."),
-    *(" There were daisies everywhere.",),
+SIGHTS = (" It smelled of ", " They spoke about ", " A bird sang of ")
+AIRS = (
+    *("apples", "bread", "clover", "dew", "hay", "honey", "leaves", "mint", "moss", "pine", "rain"),
+    *("roses", "smoke", "snow", "spring", "summer"),
 )
-SPOTS = (
-    *("on the shelf", "under the bed", "by the window", "in a wooden box", "next to the clock"),
-    *("behind the door", "on the kitchen table", "in the top drawer", "above the fireplace"),
-    *("beside a candle", "among the teacups", "where it was safe"),
+JOYS = ("a bee", "a clown", "a cricket", "a king", "a lark", "a puppy", "a queen", "the sun")
+PRAISES = (
+    *("beautiful", "charming", "clever", "fine", "lovely", "marvellous", "perfect", "splendid"),
+    *("strange", "sweet", "useful", "wonderful"),
 )
-CLOSINGS = (
-    *(" Everyone slept well.", " The stars came out one by one.", " What a day it had been!"),
-    *(" The moon smiled down on them all.", " And they stayed friends for ever."),
-    *(
-        " Somewhere an owl hooted softly.",
-        " Then all was quiet.",
-        " Tomorrow would be another day.",
-    ),
+SPOTS = ("under ", "beside ", "behind ", "near ", "on top of ")
+SIZES = (
+    *("the big ", "the broken ", "the dusty ", "the heavy ", "the low ", "the narrow "),
+    *("the round ", "the warm ", "the wide ", "the wooden "),
 )
+FURNITURE = (
+    *("armchair", "bath", "bed", "bench", "bookcase", "chest", "clock", "cupboard", "desk", "oven"),
+    *("shelf", "stool", "table", "window"),
+)
+DREAMS = (
+    *("deep caves", "dragons", "falling stars", "far lands", "flying fish", "giants"),
+    *("green hills", "ice cream", "lost treasure", "new friends", "old songs", "paper boats"),
+    *("sea shells", "talking trees", "tall ships", "warm bread"),
+)
+CLOSINGS = (" All slept well.", " The stars came out.", " What a day!", " The moon smiled.")
 MOST_EVENTS = 5  # keeps the longest tale, and a question about it, inside 256 tokens
 
 
@@ -237,6 +263,8 @@ def tell_tale(narrator: Narrator) -> Facts:
     home = word(narrator, HOMES)
     narrator.say(" and loved ")
     loves = word(narrator, LOVES)
+    narrator.say(" and ")
+    word(narrator, LOVES, [loves])
     narrator.say(". ")
     narrator.pick(FRIENDS)
     cast = [hero, befriend(narrator, [hero])]
@@ -276,8 +304,24 @@ def befriend(narrator: Narrator, cast: list[Character]) -> Character:
     name = word(narrator, NAMES, [c.name for c in cast])
     narrator.say(", ")
     trait, kind = describe(narrator, [c.kind for c in cast])
+    wear(narrator)
     narrator.say(".")
     return Character(name, trait, kind)
+
+
+def wear(narrator: Narrator) -> None:
+    """Pick " in a green coat"."""
+    narrator.say(" in ")
+    narrator.pick(COLOURS)
+    narrator.say(" ")
+    narrator.pick(CLOTHES)
+
+
+def groceries(narrator: Narrator) -> str:
+    """Pick "three plums", and return "plums"."""
+    narrator.pick(NUMBERS)
+    narrator.say(" ")
+    return word(narrator, FOODS)
 
 
 class Scene:
@@ -330,29 +374,27 @@ class Scene:
     def give(self, other: Character) -> None:
         """The thing changes hands, and its new holder is glad."""
         self.holders.append(other)
-        self.narrator.pick(
+        way = self.narrator.pick(
             [
-                f" {other.name} laughed with joy.",
-                f" {other.name} danced in a circle.",
-                f" {other.name} smiled from ear to ear.",
-                f' "Thank you!" said {other.name}.',
-                f' "How lovely!" cried {other.name}.',
-                f" {other.she} held it up to the light.",
-                f" {other.she} could hardly believe it.",
-                f" {other.name} blushed a little.",
+                f" {other.name} was as happy as ",
+                ' "How ',
+                f" {other.she} found it ",
             ]
         )
+        self.narrator.pick(JOYS if way == 0 else PRAISES)
+        self.narrator.say(f'!" cried {other.name}.' if way == 1 else ".")
 
     def swap(self, other: Character) -> None:
         """The thing changes hands for something good to eat."""
-        food = bare(word(self.narrator, FOODS))
+        food = groceries(self.narrator)
         self.narrator.say(f" for the {self.thing.split()[1]}.")
+        giver = self.holders[-1].name
         self.narrator.pick(
             [
-                f" {self.holders[-1].name} ate the {food} at once.",
-                f" {self.holders[-1].name} liked the {food} very much.",
-                f" It was a very good {food}.",
-                f" Never had there been such a {food}.",
+                f" {giver} ate the {food} at once.",
+                f" {giver} liked the {food} very much.",
+                f" They were very good {food}.",
+                f" Never had there been such {food}.",
             ]
         )
         self.holders.append(other)
@@ -371,13 +413,19 @@ class Scene:
     def move(self, _: None) -> None:
         """Everybody present goes somewhere else."""
         self.places.append(self.elsewhere())
-        self.narrator.pick(WEATHER)
+        self.sight()
+
+    def sight(self) -> None:
+        """What there is to smell, to hear or to talk about."""
+        self.narrator.pick(SIGHTS)
+        self.narrator.pick(AIRS)
+        self.narrator.say(".")
 
     def leave(self, other: Character) -> None:
         """One friend goes away and stays there."""
         self.present.remove(other)
         self.away.append((other.name, self.elsewhere()))
-        self.narrator.pick(WEATHER)
+        self.sight()
 
     def elsewhere(self) -> str:
         """Pick a place to go to, told as "the mill.", that is not where they are."""
@@ -395,10 +443,15 @@ class Scene:
             ]
         )
         self.narrator.pick(SPOTS)
+        self.narrator.pick(SIZES)
+        self.narrator.pick(FURNITURE)
         self.narrator.say(".")
         for name, place in self.away:
             self.narrator.pick([f" {name} was still {place}.", f" Back {place}, {name} yawned."])
         self.narrator.pick(CLOSINGS)
+        self.narrator.say(f" {holder.name} dreamed of ")
+        self.narrator.pick(DREAMS)
+        self.narrator.say(".")
 
 
 # ---------------------------------------------------------------- poems
@@ -481,6 +534,7 @@ REFRAINS = ("So it was, and so it is, ", "And that is all I saw ", "Sing it agai
 def tell_poem(narrator: Narrator) -> Facts:
     """Three rhymed couplets about somebody somewhere."""
     trait, kind = describe(narrator)
+    wear(narrator)
     narrator.say(" ")
     place = word(narrator, PLACES)
     narrator.say(":\n")
@@ -502,12 +556,6 @@ def tell_poem(narrator: Narrator) -> Facts:
 DIALOGUE_OPENINGS = ('"Hello, ', '"Good morning, ', '"Good evening, ')
 QUESTIONS = ("What have you got there?", "What is that?", "What are you holding?")
 WAYS = ("found it ", "bought it ", "won it ")
-PARTINGS = (
-    "waved goodbye.",
-    "went home smiling.",
-    "hummed all the way home.",
-    "ran home for supper.",
-)
 MOST_REQUESTS = 4
 
 
@@ -516,7 +564,11 @@ def tell_dialogue(narrator: Narrator, greeting: str) -> Facts:
     name = word(narrator, NAMES)
     narrator.say('," said ')
     host = speaker(narrator, word(narrator, NAMES, [name]))
-    narrator.say(f'.\n{greeting}{host.name}," said {name}')
+    narrator.say('. "What a ')
+    narrator.pick(PRAISES)
+    narrator.say(" ")
+    narrator.pick(CLOTHES)
+    narrator.say(f'!"\n{greeting}{host.name}," said {name}')
     guest = speaker(narrator, name, [host.kind])
     narrator.say('. "')
     narrator.pick(QUESTIONS)
@@ -530,8 +582,9 @@ def tell_dialogue(narrator: Narrator, greeting: str) -> Facts:
     narrator.say('."\n')
     holders = bargain(narrator, [host], guest, noun)
     other = guest if holders[-1] is host else host
-    narrator.say(f"So {holders[-1].name} went home with the {look} {noun}, and {other.name} ")
-    narrator.pick(PARTINGS)
+    narrator.say(f"So {holders[-1].name} went home with the {look} {noun}, and {other.name} began ")
+    narrator.pick(LOVES)
+    narrator.say(".")
     return Facts(
         form="dialogue",
         characters=(host, guest),
@@ -572,7 +625,7 @@ def bargain(
         if chosen in farewells:
             break
         if chosen == requests[-1]:
-            narrator.pick(FOODS)
+            groceries(narrator)
             narrator.say(f' for it," said {other.name}.\n')
         yes = [
             f'"Yes, take it," said {holder.name}.\n',

@@ -251,7 +251,9 @@ class GPT(nn.Module):
         """Draw all matrices from N(0, 0.02²), as in GPT-2.
 
         The 2 n_layers of them that add to the residual stream start smaller by the root of their
-        number, so that the sum does not grow with depth (Radford et al. 2019, section 2.3).
+        number, so that the sum does not grow with depth (Radford et al. 2019, section 2.3). A head
+        of its own starts at zero: then every token is as likely as any other, and the embedding is
+        free to start large, so that tokens are easily told apart.
         """
         for name, weights in self.named_parameters():
             adds_to_stream = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
@@ -260,6 +262,9 @@ class GPT(nn.Module):
             elif weights.ndim == 2:
                 std = 0.02 / (2 * self.config.n_layers) ** 0.5 if adds_to_stream else 0.02
                 nn.init.normal_(weights, std=std)
+        if not self.config.tied:
+            nn.init.normal_(self.token_embedding.weight)
+            nn.init.zeros_(self.head.weight)
 
     @property
     def n_parameters(self) -> int:

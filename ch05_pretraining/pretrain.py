@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ch02_tokenization.tokenizer import END_OF_TEXT, BPETokenizer
+from ch02_tokenization.tokenizer import BPETokenizer
 from ch04_model.huggingface import save_pretrained
 from ch04_model.model import GPT, generate
 from ch05_pretraining.recipes import (

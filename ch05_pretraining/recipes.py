@@ -30,8 +30,11 @@ __all__ = [
     "PRESETS",
     "Corpus",
     "Preset",
+    "CHAPTERS",
     "find_preset",
     "fingerprint",
+    "folder_in_cache",
+    "held_out_stories",
     "load_corpus",
     "pretrained",
     "read_pieces",
@@ -50,7 +53,11 @@ CHAPTERS = (
 )
 VAL_SHARE = 0.1  # of a text of one's own, at its end
 N_VAL_STORIES = 1_000
+N_TOKENIZER_STORIES = 5_000  # more of them change no merge that matters, and take time
 PIECE = 1 << 20  # bytes of a file in memory at a time
+
+
+SMALL = {"vocab_size": 1024, "context_length": 384, "rope_theta": 10_000.0, "tied": False}
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,35 @@ class Preset:
         return replace(self, train=replace(self.train, steps=steps))
 
 
-PRESETS = {}
+PRESETS = {
+    # Learns a text in a minute, on two cores.
+    "minute": Preset(
+        GPTConfig.qwen3(**SMALL, n_layers=2, n_heads=4, d_model=128),
+        TrainConfig(steps=800, batch_size=4, muon_lr=0.025, adamw_lr=0.05),
+        n_stories=8_000,
+    ),
+    # The book's model, which chapter 6 makes an assistant of.
+    "book": Preset(
+        GPTConfig.qwen3(**SMALL, n_layers=2, n_heads=4, d_model=128),
+        TrainConfig(
+            steps=2_800, batch_size=4, muon_lr=0.025, adamw_lr=0.05, decay=0.6, eval_every=400
+        ),
+        n_stories=30_000,
+    ),
+    "10M": Preset(
+        GPTConfig.qwen3(vocab_size=4096, n_layers=6, n_heads=5, d_model=320),
+        TrainConfig(steps=5_000, batch_size=32, adamw_lr=0.01),
+        n_stories=300_000,
+    ),
+    # GPT-2's size on a GPU, or several: 0.5 million tokens a step, 10 thousand million in all.
+    "124M": Preset(
+        GPTConfig.gpt2("124M"),
+        TrainConfig(
+            steps=20_000, batch_size=512, context_length=1024, accumulation=32, adamw_lr=6e-4
+        ),
+        n_stories=1_000_000,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -103,22 +138,25 @@ def load_corpus(source: str | Path, preset: Preset) -> tuple[BPETokenizer, Corpu
 
 
 def _story_corpus(preset: Preset) -> tuple[BPETokenizer, Corpus]:
+    unseen = {story.text for story in stories(N_VAL_STORIES, seed=0)}
+    texts = [s.text for s in stories(preset.n_stories, seed=1) if s.text not in unseen]
+    tokenizer = train_bpe(texts[:N_TOKENIZER_STORIES], preset.model.vocab_size, CONTROL_TOKENS)
+    ids = _stream(texts, tokenizer)
+    starts = document_starts(ids, tokenizer.special_ids[END_OF_TEXT])
+    return tokenizer, replace(held_out_stories(tokenizer), train_ids=ids, starts=starts)
+
+
+def held_out_stories(tokenizer: BPETokenizer) -> Corpus:
+    """Stories that no preset trains on, and their floor; there is nothing to train on in it."""
     held_out = stories(N_VAL_STORIES, seed=0)
-    unseen = {story.text for story in held_out}
-    told = [s for s in stories(preset.n_stories, seed=1) if s.text not in unseen]
-    texts = [story.text for story in told]
-    tokenizer = train_bpe(texts[:5_000], preset.model.vocab_size, CONTROL_TOKENS)
-    train_ids, val_ids = _stream(texts, tokenizer), _stream([s.text for s in held_out], tokenizer)
-    end = tokenizer.special_ids[END_OF_TEXT]
-    corpus = Corpus(
-        train_ids,
-        val_ids,
+    ids = _stream([story.text for story in held_out], tokenizer)
+    return Corpus(
+        train_ids=ids[:0],
+        val_ids=ids,
         val_bytes=sum(len(story.text.encode()) + 2 for story in held_out),  # and the blank line
-        starts=document_starts(train_ids, end),
-        val_starts=document_starts(val_ids, end),
-        floor=-sum(story.log_prob for story in held_out) / (len(val_ids) - 1),
+        val_starts=document_starts(ids, tokenizer.special_ids[END_OF_TEXT]),
+        floor=-sum(story.log_prob for story in held_out) / (len(ids) - 1),
     )
-    return tokenizer, corpus
 
 
 def _stream(texts: list[str], tokenizer: BPETokenizer) -> Tensor:
@@ -135,7 +173,7 @@ def _file_corpus(source: str | Path, preset: Preset) -> tuple[BPETokenizer, Corp
     fast = tokenizer.to_tiktoken()
     ids = []
     for part, begin, end in (("train", 0, cut), ("val", cut, size)):
-        file = _folder("tokens") / f"{_key(source, preset)}-{part}"
+        file = folder_in_cache("tokens") / f"{_key(source, preset)}-{part}"
         if not file.exists():
             pieces = read_pieces(path, begin, end)
             write_tokens(file, (i for p in pieces for i in fast.encode_ordinary(p)), fast.n_vocab)
@@ -176,7 +214,8 @@ def read_pieces(path: Path, begin: int, end: int) -> Iterator[str]:
         yield rest
 
 
-def _folder(name: str) -> Path:
+def folder_in_cache(name: str) -> Path:
+    """A folder of this name in the cache."""
     folder = cache_folder() / name
     folder.mkdir(exist_ok=True)
     return folder
@@ -217,7 +256,7 @@ def find_preset(preset: str | Preset) -> Preset:
 
 def run_path(source: str | Path, preset: Preset) -> Path:
     """Where the checkpoint of such a run is kept."""
-    return _folder("runs") / f"{_key(source, preset)}.safetensors"
+    return folder_in_cache("runs") / f"{_key(source, preset)}.safetensors"
 
 
 def pretrained(
@@ -232,7 +271,7 @@ def pretrained(
         ValueError: for an unknown preset, or a text that cannot be read.
     """
     preset = find_preset(preset)
-    folder = _folder("models") / _key(source, preset)
+    folder = folder_in_cache("models") / _key(source, preset)
     if not folder.exists():
         tokenizer, corpus = load_corpus(source, preset)
         model, _ = train_from_scratch(corpus, preset, run_path(source, preset))

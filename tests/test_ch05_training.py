@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,10 +25,11 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from ch04_model.model import GPT, GPTConfig
-from ch05_pretraining import tokens, training
+from ch05_pretraining import loop, tokens
 from ch05_pretraining.checkpoint import load_checkpoint, save_checkpoint
 from ch05_pretraining.config import TrainConfig, fast_dtype, learning_rate
 from ch05_pretraining.evaluation import evaluate
+from ch05_pretraining.loop import bits_per_byte, cross_entropy, perplexity, train
 from ch05_pretraining.optimizers import (
     AdamW,
     Muon,
@@ -36,7 +38,6 @@ from ch05_pretraining.optimizers import (
     orthogonalize,
 )
 from ch05_pretraining.tokens import document_starts, get_batch, open_tokens, write_tokens
-from ch05_pretraining.training import bits_per_byte, cross_entropy, perplexity, train
 
 V, T = 37, 13
 CONFIG = TrainConfig(steps=7, batch_size=6, context_length=T, eval_every=3, precision="float32")
@@ -567,10 +568,20 @@ def test_history_has_a_row_for_each_step():
     assert seconds == sorted(seconds)
 
 
+def test_the_validation_loss_is_that_of_evaluate_with_the_starts_of_its_texts():
+    model, val_ids = tiny_gpt(), stories([5, 8, 3, 11] * 5)
+    starts = document_starts(val_ids, 0)
+    history = train(model, stream(), CONFIG, val_ids=val_ids, val_starts=starts)
+    assert history[-1]["val_loss"] == evaluate(model, val_ids, starts=starts)
+    assert history[-1]["val_loss"] != evaluate(model, val_ids)
+
+
 def test_one_step_by_hand():
     config = replace(CONFIG, steps=1)
     model, reference = tiny_gpt(), tiny_gpt()
-    inputs, targets = training._Run(model, config, None).share(stream(), None)
+    inputs, targets = loop._Run(model, config, None).share(
+        partial(loop.draw_windows, stream(), config, None)
+    )
     F.cross_entropy(reference(inputs).flatten(0, 1), targets.flatten()).backward()
     nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
     for optimizer in make_optimizer(reference, config):
@@ -600,9 +611,9 @@ def test_windows_differ_by_step_and_by_seed():
     ids = torch.arange(V).repeat(300)
     firsts = set()
     for seed in (0, 1, 2**32):
-        run = training._Run(tiny_gpt(), replace(CONFIG, seed=seed), None)
+        run = loop._Run(tiny_gpt(), replace(CONFIG, seed=seed), None)
         for run.step in range(3):
-            inputs, _ = run.share(ids, None)
+            inputs, _ = run.share(partial(loop.draw_windows, ids, CONFIG, None))
             firsts.add(tuple(inputs[:, 0].tolist()))
     assert len(firsts) == 9
 
@@ -625,7 +636,10 @@ def test_training_with_starts_sees_only_windows_that_begin_a_text(monkeypatch):
 
 def test_bfloat16_training_learns_as_float32_does():
     config = replace(CONFIG, steps=15, precision="bfloat16")
-    coarse = losses(train(tiny_gpt(), stream(60), config))
+    model, dtypes = tiny_gpt(), set()
+    model.register_forward_hook(lambda _, inputs, logits: dtypes.add(logits.dtype))
+    coarse = losses(train(model, stream(60), config))
+    assert dtypes == {torch.bfloat16}
     fine = losses(train(tiny_gpt(), stream(60), replace(config, precision="float32")))
     assert coarse != fine
     assert coarse == pytest.approx(fine, abs=0.1)
@@ -638,7 +652,7 @@ def test_an_overflown_gradient_stops_the_run_and_leaves_the_checkpoint(tmp_path,
     def overflow(logits, targets):
         return cross_entropy(logits, targets) * (math.inf if next(calls) == 5 else 1.0)
 
-    monkeypatch.setattr(training, "cross_entropy", overflow)
+    monkeypatch.setattr(loop, "cross_entropy", overflow)
     with pytest.raises(FloatingPointError, match="step 5 has norm"):
         train(model, stream(), CONFIG, checkpoint=path, checkpoint_seconds=0.0)
     fresh = tiny_gpt(seed=9)
@@ -663,7 +677,7 @@ def resume(path):
     return weights(model), losses(history)
 
 
-def interrupt(monkeypatch, path, name, call, error=KeyboardInterrupt, owner=training, seconds=1e9):
+def interrupt(monkeypatch, path, name, call, error=KeyboardInterrupt, owner=loop, seconds=1e9):
     """Train until the given call of a function raises."""
     original, calls = getattr(owner, name), itertools.count(1)
 
@@ -719,7 +733,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted, monkeypatc
     path = tmp_path / "run"
     resume_from_nothing = tiny_gpt()
     train(resume_from_nothing, stream(), CONFIG, val_ids=stream(50, seed=2), checkpoint=path)
-    monkeypatch.setattr(training, "get_batch", None)
+    monkeypatch.setattr(loop, "get_batch", None)
     again, history = resume(path)
     assert_identical(again, uninterrupted[0])
     assert history == uninterrupted[1]
@@ -732,7 +746,7 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from test_ch05_training import LONG, stream, tiny_gpt
-from ch05_pretraining.training import train
+from ch05_pretraining.loop import train
 train(tiny_gpt(seed=9), stream(), LONG, checkpoint=sys.argv[2], checkpoint_seconds=0.0)
 """
 LONG = replace(CONFIG, steps=60)
@@ -835,7 +849,7 @@ def test_tensors_that_are_not_the_models_are_refused(tmp_path):
 
 
 def test_a_checkpoint_path_that_cannot_be_written_costs_no_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "get_batch", None)
+    monkeypatch.setattr(loop, "get_batch", None)
     with pytest.raises(FileNotFoundError):
         train(tiny_gpt(), stream(), CONFIG, checkpoint=tmp_path / "no folder" / "run")
 
@@ -850,16 +864,16 @@ import torch.distributed as dist
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from test_ch05_training import CONFIG, stream, tiny_gpt
-from ch05_pretraining import training
+from ch05_pretraining import loop
 from ch05_pretraining.checkpoint import save_checkpoint
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 model = tiny_gpt(seed=rank)  # rank 0's weights must win
-history = training.train(model, stream(), CONFIG, val_ids=stream(50, seed=2))
+history = loop.train(model, stream(), CONFIG, val_ids=stream(50, seed=2))
 save_checkpoint(f"{sys.argv[2]}/whole{rank}", model, [], CONFIG, 7, history)
 
-original = training.get_batch
+original = loop.get_batch
 calls = 0
 def crash(*args):
     global calls
@@ -868,14 +882,16 @@ def crash(*args):
         raise RuntimeError
     return original(*args)
 
-training.get_batch = crash
+loop.get_batch = crash
 try:
-    training.train(tiny_gpt(seed=rank), stream(), CONFIG, val_ids=stream(50, seed=2),
+    loop.train(tiny_gpt(seed=rank), stream(), CONFIG, val_ids=stream(50, seed=2),
                    checkpoint=f"{sys.argv[2]}/run", checkpoint_seconds=0.0)
 except RuntimeError:
     dist.barrier()
+else:
+    raise SystemExit("the run was to crash in its fifth step")
 model = tiny_gpt(seed=5 + rank)
-history = training.train(model, stream(), CONFIG, val_ids=stream(50, seed=2),
+history = loop.train(model, stream(), CONFIG, val_ids=stream(50, seed=2),
                          checkpoint=f"{sys.argv[2]}/run")
 save_checkpoint(f"{sys.argv[2]}/resumed{rank}", model, [], CONFIG, 7, history)
 dist.destroy_process_group()
@@ -903,6 +919,6 @@ def test_two_processes_train_as_one_and_resume_bit_for_bit(tmp_path, uninterrupt
 
 
 def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(monkeypatch):
-    monkeypatch.setattr(training, "processes", lambda: (0, 4))
+    monkeypatch.setattr(loop, "processes", lambda: (0, 4))
     with pytest.raises(ValueError, match=r"batch_size 6 .* accumulation 1 times 4 processes"):
         train(tiny_gpt(), stream(), CONFIG)
