@@ -208,6 +208,8 @@ TALE_OPENINGS = (
     "Far away, beyond the hills, lived ",
     "In a land of green fields there lived ",
     "Many years ago there was ",
+    "This is the tale of ",
+    "Listen to the story of ",
 )
 FRIENDS = (
     "Next door lived ",
@@ -456,7 +458,7 @@ class Scene:
 
 # ---------------------------------------------------------------- poems
 
-POEM_OPENINGS = ("A little song about ", "A rhyme about ", "A short poem about ")
+POEM_OPENINGS = ("A little song about ", "A short poem about ")
 # Each family is one rhyme; the star stands for the kind. Any two lines of a family make a couplet.
 RHYMES = (
     (
@@ -553,7 +555,7 @@ def tell_poem(narrator: Narrator) -> Facts:
 
 # ---------------------------------------------------------------- dialogues
 
-DIALOGUE_OPENINGS = ('"Hello, ', '"Good morning, ', '"Good evening, ')
+DIALOGUE_OPENINGS = ('"Hello, ', '"Good morning, ')
 QUESTIONS = ("What have you got there?", "What is that?", "What are you holding?")
 WAYS = ("found it ", "bought it ", "won it ")
 MOST_REQUESTS = 4

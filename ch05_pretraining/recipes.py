@@ -57,7 +57,17 @@ N_TOKENIZER_STORIES = 5_000  # more of them change no merge that matters, and ta
 PIECE = 1 << 20  # bytes of a file in memory at a time
 
 
-SMALL = {"vocab_size": 1024, "context_length": 384, "rope_theta": 10_000.0, "tied": False}
+# Two wide heads learn to copy sooner than four narrow ones: more of their columns turn so slowly
+# that a name far back looks as it did when it was near. So does the large rope_theta of Qwen3.
+SMALL = {
+    **{"vocab_size": 1024, "context_length": 384, "tied": False},
+    **{"n_layers": 2, "n_heads": 2, "d_model": 128},
+}
+# Small batches, and rates ten times those of large models: few steps have to do.
+FAST = {
+    **{"batch_size": 4, "context_length": 256, "muon_lr": 0.03, "adamw_lr": 0.05},
+    **{"weight_decay": 0.0, "decay": 0.8},
+}
 
 
 @dataclass(frozen=True)
@@ -74,19 +84,13 @@ class Preset:
 
 
 PRESETS = {
-    # Learns a text in a minute, on two cores.
+    # Learns a text in about a minute, on two cores.
     "minute": Preset(
-        GPTConfig.qwen3(**SMALL, n_layers=2, n_heads=4, d_model=128),
-        TrainConfig(steps=800, batch_size=4, muon_lr=0.025, adamw_lr=0.05),
-        n_stories=8_000,
+        GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=600, eval_every=200), n_stories=8_000
     ),
     # The book's model, which chapter 6 makes an assistant of.
     "book": Preset(
-        GPTConfig.qwen3(**SMALL, n_layers=2, n_heads=4, d_model=128),
-        TrainConfig(
-            steps=2_800, batch_size=4, muon_lr=0.025, adamw_lr=0.05, decay=0.6, eval_every=400
-        ),
-        n_stories=30_000,
+        GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=4_000, eval_every=500), n_stories=36_000
     ),
     "10M": Preset(
         GPTConfig.qwen3(vocab_size=4096, n_layers=6, n_heads=5, d_model=320),
