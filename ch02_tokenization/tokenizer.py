@@ -20,6 +20,7 @@ section 2.2 (bytes, and the cut into words).
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from operator import index
 from pathlib import Path
 from typing import Literal, SupportsIndex
@@ -87,11 +88,13 @@ def _words(text: str) -> Iterator[str]:
 
 def _well_formed(text: str) -> str:
     """`text` as UTF-8 can hold it: half a surrogate pair becomes U+FFFD, as it does in tiktoken."""
+    if text.isascii():  # which Python knows without looking, and most lines of English are
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _each(texts: str | Iterable[str]) -> Iterable[str]:
-    return [texts] if isinstance(texts, str) else texts
+def _each(texts: str | Iterable[str]) -> Iterator[str]:
+    return map(_well_formed, [texts] if isinstance(texts, str) else texts)
 
 
 def train_bpe(
@@ -116,9 +119,7 @@ def train_bpe(
             f"special tokens need at least {n_needed}"
         )
     _check_special_tokens(special_tokens, BASE_TOKENS)  # before the work, not after
-    word_counts = Counter()
-    for text in _each(texts):
-        word_counts.update(_words(_well_formed(text)))
+    word_counts = Counter(chain.from_iterable(map(_words, _each(texts))))
     if not word_counts:
         raise ValueError(
             "there is no text to learn from: pass at least one string that is not empty"
@@ -196,9 +197,10 @@ class BPETokenizer:
         Raises: ValueError if an id is outside the vocabulary.
         """
         ids = [index(id) for id in ids]
-        for id in ids:
-            if id not in self._bytes_of:
-                raise ValueError(f"id {id} is outside the vocabulary of {self.vocab_size} tokens")
+        if outside := [id for id in ids if id not in self._bytes_of]:
+            raise ValueError(
+                f"id {outside[0]} is outside the vocabulary of {self.vocab_size} tokens"
+            )
         return b"".join([self._bytes_of[id] for id in ids])
 
     def decode(

@@ -20,7 +20,8 @@ from ch01_overview.story_world import Character, Facts
 
 TALE = (
     "Once upon a time there was a shy owl called Mia. She lived under an old cart and loved baking "
-    "bread. Next door lived Theo, a brave fox. One day Mia found a red kite at the mill."
+    "bread and telling jokes. Next door lived Theo, a brave fox in a red coat. One day Mia found a "
+    "red kite at the mill."
 )
 
 
@@ -90,7 +91,7 @@ def test_log_prob_of_a_text_is_that_of_the_story_and_minus_infinity_for_anything
 def test_texts_occur_as_often_as_their_probability_says():
     openings = Counter(s.text.split(" ")[0] for s in stories(30_000, seed=17))
     n = 30_000
-    for first_word, share in {"Once": 1 / 12, "A": 3 / 12, '"Hello,': 1 / 12}.items():
+    for first_word, share in {"Once": 1 / 12, "A": 2 / 12, '"Hello,': 1 / 12}.items():
         sigma = math.sqrt(n * share * (1 - share))
         assert abs(openings[first_word] - n * share) < 5 * sigma
 
@@ -120,9 +121,11 @@ def test_articles_fit_the_words_after_them():
 
 
 def test_facts_are_those_a_reader_would_find():
-    text = (
-        TALE + " Then Theo swapped a plum for the kite. Mia ate the plum at once. That night Theo "
-        "took the red kite home and put it by the window. Everyone slept well."
+    text = TALE + (
+        " Then Theo swapped two plums for it. Mia ate the plums at once. Soon they went to the lake. "
+        "It smelled of rain. A little later, Mia waved goodbye and went to the castle. They spoke "
+        "about honey. That night Theo took the red kite home and put it near the big bed. Mia was "
+        "still at the castle. All slept well. He dreamed of dragons."
     )
     assert parse(text) == Facts(
         form="tale",
@@ -131,7 +134,8 @@ def test_facts_are_those_a_reader_would_find():
         loves="baking bread",
         thing="red kite",
         holders=("Mia", "Theo"),
-        places=("at the mill",),
+        places=("at the mill", "by the lake"),
+        away=(("Mia", "at the castle"),),
     )
 
 
@@ -156,13 +160,13 @@ def test_a_single_wrong_word_makes_a_text_no_story():
 
 
 def test_giving_away_what_one_does_not_have_is_no_story():
-    text = TALE + " Then Theo gave the kite to Mia. Mia laughed with joy."
-    ending = " That night Mia took the red kite home and put it by the window. Everyone slept well."
-    assert parse(text + ending) is None
-    given = text.replace(
-        "Theo gave the kite to Mia. Mia laughed", "Mia gave the kite to Theo. Theo laughed"
+    ending = " That night {} took the red kite home and put it near the big bed. All slept well."
+    ending = (
+        TALE + " Then {} gave it to {}. {} found it useful." + ending + " {} dreamed of dragons."
     )
-    assert parse(given + ending.replace("Mia", "Theo")) is not None
+    assert parse(ending.format("Mia", "Theo", "He", "Theo", "He")) is not None
+    assert parse(ending.format("Theo", "Mia", "She", "Mia", "She")) is None
+    assert parse(ending.format("Mia", "Theo", "He", "Mia", "She")) is None
 
 
 @given(st.text())
