@@ -57,16 +57,17 @@ N_TOKENIZER_STORIES = 5_000  # more of them change no merge that matters, and ta
 PIECE = 1 << 20  # bytes of a file in memory at a time
 
 
-# Two wide heads learn to copy sooner than four narrow ones: more of their columns turn so slowly
-# that a name far back looks as it did when it was near. So does the large rope_theta of Qwen3.
+# Heads twice as wide as d_model / n_heads: what a model of stories has to learn is to copy a name
+# from far back, and the wider a head, the more of its columns turn so slowly that the name looks
+# there as it did nearby. At 700 steps this took the loss from 1.27 to 1.13 times the floor.
 SMALL = {
     **{"vocab_size": 1024, "context_length": 384, "tied": False},
-    **{"n_layers": 2, "n_heads": 2, "d_model": 128},
+    **{"n_layers": 2, "n_heads": 4, "d_model": 128, "head_dim": 64},
 }
 # Small batches, and rates ten times those of large models: few steps have to do.
 FAST = {
     **{"batch_size": 4, "context_length": 256, "muon_lr": 0.03, "adamw_lr": 0.05},
-    **{"weight_decay": 0.0, "decay": 0.8},
+    **{"weight_decay": 0.0, "decay": 0.9},
 }
 
 
@@ -90,7 +91,7 @@ PRESETS = {
     ),
     # The book's model, which chapter 6 makes an assistant of.
     "book": Preset(
-        GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=4_000, eval_every=500), n_stories=36_000
+        GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=1_700, eval_every=500), n_stories=18_000
     ),
     "10M": Preset(
         GPTConfig.qwen3(vocab_size=4096, n_layers=6, n_heads=5, d_model=320),
