@@ -349,18 +349,26 @@ class Scene:
     def happen(self) -> None:
         """One event: the thing changes hands, or nearly, or the friends move, or one leaves."""
         self.n_events += 1
-        holder = self.holders[-1]
+        noun, holder = self.thing.split()[1], self.holders[-1]
         others = [c for c in self.present if c is not holder]
         events = {f"they {'all ' * (len(others) > 1)}went to ": (self.move, None)}
         for other in others:
-            mine, yours = holder.name, other.name
             events |= {
-                f"{mine} gave it to {yours}.": (self.give, other),
-                f"{mine} dropped it, and {yours} picked it up.": (self.give, other),
-                f"{yours} asked nicely, and {mine} handed it over.": (self.give, other),
-                f"{yours} swapped ": (self.swap, other),
-                f"{yours} wanted it, but {mine} shook {holder.her} head.": (self.wait, other),
-                f"{yours} waved goodbye and went to ": (self.leave, other),
+                f"{holder.name} gave the {noun} to {other.name}.": (self.give, other),
+                f"{holder.name} dropped the {noun}, and {other.name} picked it up.": (
+                    self.give,
+                    other,
+                ),
+                f"{other.name} asked nicely, and {holder.name} handed over the {noun}.": (
+                    self.give,
+                    other,
+                ),
+                f"{other.name} swapped ": (self.swap, other),
+                f"{other.name} asked for the {noun}, but {holder.name} shook {holder.her} head.": (
+                    self.wait,
+                    other,
+                ),
+                f"{other.name} waved goodbye and went to ": (self.leave, other),
             }
         act, other = list(events.values())[self.narrator.pick(list(events))]
         act(other)
@@ -370,7 +378,7 @@ class Scene:
         self.holders.append(other)
         way = self.narrator.pick(
             [
-                f" {other.she} was as happy as ",
+                f" {other.name} was as happy as ",
                 ' "How ',
                 f" {other.she} found it ",
             ]
@@ -381,7 +389,7 @@ class Scene:
     def swap(self, other: Character) -> None:
         """The thing changes hands for something good to eat."""
         food = groceries(self.narrator)
-        self.narrator.say(" for it.")
+        self.narrator.say(f" for the {self.thing.split()[1]}.")
         giver = self.holders[-1].name
         self.narrator.pick(
             [
@@ -397,8 +405,8 @@ class Scene:
         """Nothing changes hands; somebody minds, or does not."""
         self.narrator.pick(
             [
-                f" {other.she} sighed.",
-                f" {other.she} did not mind.",
+                f" {other.name} sighed.",
+                f" {other.name} did not mind.",
                 f' "Then maybe tomorrow," said {other.name}.',
                 f" {other.she} asked again, but it was no use.",
             ]
@@ -443,7 +451,7 @@ class Scene:
         for name, place in self.away:
             self.narrator.pick([f" {name} was still {place}.", f" Back {place}, {name} yawned."])
         self.narrator.pick(CLOSINGS)
-        self.narrator.say(f" {holder.she} dreamed of ")
+        self.narrator.say(f" {holder.name} dreamed of ")
         self.narrator.pick(DREAMS)
         self.narrator.say(".")
 
@@ -574,7 +582,7 @@ def tell_dialogue(narrator: Narrator, greeting: str) -> Facts:
     narrator.pick(WAYS)
     place = word(narrator, PLACES)
     narrator.say('."\n')
-    holders = bargain(narrator, [host], guest)
+    holders = bargain(narrator, [host], guest, noun)
     other = guest if holders[-1] is host else host
     narrator.say(f"So {holders[-1].name} went home with the {look} {noun}, and {other.name} began ")
     narrator.pick(LOVES)
@@ -596,7 +604,9 @@ def speaker(narrator: Narrator, name: str, used: Sequence[str] = ()) -> Characte
     return Character(name, bare(trait), word(narrator, KINDS, used))
 
 
-def bargain(narrator: Narrator, holders: list[Character], other: Character) -> list[Character]:
+def bargain(
+    narrator: Narrator, holders: list[Character], other: Character, noun: str
+) -> list[Character]:
     """Requests and answers, until one of the two has to go; returns all holders in order."""
     for n_requests in range(MOST_REQUESTS + 1):
         holder = holders[-1]
@@ -607,8 +617,8 @@ def bargain(narrator: Narrator, holders: list[Character], other: Character) -> l
         ]
         requests = [
             f'"May I have it?" asked {other.name}.\n',
-            f'"Please give it to me," said {other.name}.\n',
-            f'"I have always wanted one," said {other.name}.\n',
+            f'"Please give me the {noun}," said {other.name}.\n',
+            f'"I have always wanted a {noun}," said {other.name}.\n',
             '"I will give you ',
         ]
         first, last = n_requests == 0, n_requests == MOST_REQUESTS

@@ -11,4 +11,6 @@ CHAPTERS_WITH_TENSORS = [
     "appendix_performance",
 ]
 install_import_hook(CHAPTERS_WITH_TENSORS, "beartype.beartype")
-torch.set_num_threads(1)  # tests are small: on a busy machine two threads mostly wait for each other
+torch.set_num_threads(
+    1
+)  # tests are small: on a busy machine two threads mostly wait for each other

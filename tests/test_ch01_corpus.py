@@ -122,10 +122,10 @@ def test_articles_fit_the_words_after_them():
 
 def test_facts_are_those_a_reader_would_find():
     text = TALE + (
-        " Then Theo swapped two plums for it. Mia ate the plums at once. Soon they went to the lake. "
-        "It smelled of rain. A little later, Mia waved goodbye and went to the castle. They spoke "
-        "about honey. That night Theo took the red kite home and put it near the big bed. Mia was "
-        "still at the castle. All slept well. He dreamed of dragons."
+        " Then Theo swapped two plums for the kite. Mia ate the plums at once. Soon they went to "
+        "the lake. It smelled of rain. A little later, Mia waved goodbye and went to the castle. "
+        "They spoke about honey. That night Theo took the red kite home and put it near the big "
+        "bed. Mia was still at the castle. All slept well. Theo dreamed of dragons."
     )
     assert parse(text) == Facts(
         form="tale",
@@ -160,13 +160,13 @@ def test_a_single_wrong_word_makes_a_text_no_story():
 
 
 def test_giving_away_what_one_does_not_have_is_no_story():
-    ending = " That night {} took the red kite home and put it near the big bed. All slept well."
-    ending = (
-        TALE + " Then {} gave it to {}. {} found it useful." + ending + " {} dreamed of dragons."
+    told = (
+        TALE + " Then {} gave the kite to {}. {} found it useful. That night {} took the red kite "
+        "home and put it near the big bed. All slept well. {} dreamed of dragons."
     )
-    assert parse(ending.format("Mia", "Theo", "He", "Theo", "He")) is not None
-    assert parse(ending.format("Theo", "Mia", "She", "Mia", "She")) is None
-    assert parse(ending.format("Mia", "Theo", "He", "Mia", "She")) is None
+    assert parse(told.format("Mia", "Theo", "He", "Theo", "Theo")) is not None
+    assert parse(told.format("Theo", "Mia", "She", "Mia", "Mia")) is None
+    assert parse(told.format("Mia", "Theo", "He", "Mia", "Mia")) is None
 
 
 @given(st.text())

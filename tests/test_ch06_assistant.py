@@ -25,7 +25,7 @@ TALE = (
     "bread and telling jokes. Next door lived Theo, a brave fox in a red coat. One day Mia found a "
     "red kite at the mill. Then Theo waved goodbye and went to the lake. It smelled of rain. That "
     "night Mia took the red kite home and put it near the big bed. Theo was still by the lake. All "
-    "slept well. She dreamed of dragons."
+    "slept well. Mia dreamed of dragons."
 )
 
 
