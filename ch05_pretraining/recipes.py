@@ -94,7 +94,7 @@ PRESETS = {
         GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=1_700, eval_every=500), n_stories=18_000
     ),
     "10M": Preset(
-        GPTConfig.qwen3(vocab_size=4096, n_layers=6, n_heads=5, d_model=320),
+        GPTConfig.qwen3(vocab_size=4096, n_layers=6, n_heads=5, d_model=320, tied=False),
         TrainConfig(steps=5_000, batch_size=32, adamw_lr=0.01),
         n_stories=300_000,
     ),
@@ -114,12 +114,14 @@ class Corpus:
     """Token ids to train on and to be tested on, and what is known about the text.
 
     `starts` say where texts begin, and `floor` is the entropy of the held-out texts in nats per
-    token; both are None for real text. `val_bytes` is the length of the held-out text.
+    token; both are None for real text. `val_bytes` is the length of the held-out text,
+    `vocab_size` that of the tokenizer's vocabulary.
     """
 
     train_ids: Tensor | np.ndarray
     val_ids: Tensor | np.ndarray
     val_bytes: int
+    vocab_size: int
     starts: Tensor | None = None
     val_starts: Tensor | None = None
     floor: float | None = None
@@ -159,6 +161,7 @@ def held_out_stories(tokenizer: BPETokenizer) -> Corpus:
         train_ids=ids[:0],
         val_ids=ids,
         val_bytes=sum(len(story.text.encode()) + 2 for story in held_out),  # and the blank line
+        vocab_size=tokenizer.vocab_size,
         val_starts=document_starts(ids, tokenizer.special_ids[END_OF_TEXT]),
         floor=-sum(story.log_prob for story in held_out) / (len(ids) - 1),
     )
@@ -183,7 +186,7 @@ def _file_corpus(source: str | Path, preset: Preset) -> tuple[BPETokenizer, Corp
             pieces = read_pieces(path, begin, end)
             write_tokens(file, (i for p in pieces for i in fast.encode_ordinary(p)), fast.n_vocab)
         ids.append(open_tokens(file))
-    return tokenizer, Corpus(*ids, val_bytes=size - cut)
+    return tokenizer, Corpus(*ids, val_bytes=size - cut, vocab_size=tokenizer.vocab_size)
 
 
 def _cut(path: Path) -> int:
@@ -289,7 +292,8 @@ def train_from_scratch(
 ) -> tuple[GPT, list[dict]]:
     """A new model of a preset, trained on a corpus, and the history of its training."""
     torch.manual_seed(preset.train.seed)
-    model = GPT(preset.model)
+    # A short text may have fewer tokens in it than the preset would like.
+    model = GPT(replace(preset.model, vocab_size=corpus.vocab_size))
     history = train(
         model,
         corpus.train_ids,

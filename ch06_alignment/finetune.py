@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 N_CONVERSATIONS = 6_000
-# Rates below pretraining's: what the model knows shall stay. The batch is of whole conversations.
-CONFIG = TrainConfig(steps=400, batch_size=8, muon_lr=0.01, adamw_lr=0.01, decay=0.8)
+# Rates somewhat below those of pretraining. A batch is of whole conversations.
+CONFIG = TrainConfig(steps=400, batch_size=8, muon_lr=0.02, adamw_lr=0.03, decay=0.8)
 TEMPERATURE = 0.5  # of replies: tales vary, and mistakes stay rare
 
 

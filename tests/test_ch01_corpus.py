@@ -68,7 +68,8 @@ def test_the_probability_of_a_text_is_the_product_of_its_choices_worked_by_hand(
     n_openings = sum(
         len(getattr(story_world, f"{form}_OPENINGS")) for form in ("TALE", "POEM", "DIALOGUE")
     )
-    chances = [n_openings, len(story_world.TRAITS), len(story_world.KINDS), len(story_world.PLACES)]
+    words = ("TRAITS", "KINDS", "COLOURS", "CLOTHES", "PLACES", "REFRAINS")
+    chances = [n_openings, *(len(getattr(story_world, name)) for name in words)]
     left = dict(enumerate(families))
     for first in lines[1:7:2]:
         chances.append(sum(left.values()))
@@ -78,7 +79,6 @@ def test_the_probability_of_a_text_is_the_product_of_its_choices_worked_by_hand(
             if first.strip(",.") in [line.replace("*", kind) for line in family]
         )
         chances.append(left.pop(used) - 1)
-    chances.append(len(story_world.REFRAINS))
     assert math.isclose(story.log_prob, -math.log(math.prod(chances)))
 
 
@@ -117,7 +117,8 @@ def test_articles_fit_the_words_after_them():
     words = text.replace("\n", " ").split(" ")
     for article, word in pairwise(words):
         if article in ("a", "an"):
-            assert (article == "an") == (word[0] in "aeiou"), f"{article} {word}"
+            sounds_like_a_vowel = word[0] in "aeiou" and word != "useful"
+            assert (article == "an") == sounds_like_a_vowel, f"{article} {word}"
 
 
 def test_facts_are_those_a_reader_would_find():
