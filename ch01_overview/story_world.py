@@ -126,6 +126,11 @@ class Character:
     kind: str
 
     @property
+    def article(self) -> str:
+        """What English wants before the trait: "a" or "an"."""
+        return "an" if f"an {self.trait}" in TRAITS else "a"
+
+    @property
     def she(self) -> str:
         """The pronoun, capital and all: "She" or "He"."""
         return "She" if self.name in SHE else "He"
@@ -618,7 +623,7 @@ def bargain(
         requests = [
             f'"May I have it?" asked {other.name}.\n',
             f'"Please give me the {noun}," said {other.name}.\n',
-            f'"I have always wanted a {noun}," said {other.name}.\n',
+            f'"I would love the {noun}," said {other.name}.\n',
             '"I will give you ',
         ]
         first, last = n_requests == 0, n_requests == MOST_REQUESTS

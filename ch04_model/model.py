@@ -248,12 +248,12 @@ class GPT(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw all matrices from N(0, 0.02²), as in GPT-2.
+        """Draw matrices from N(0, 0.02²), as in GPT-2, but for two when the head is its own.
 
         The 2 n_layers of them that add to the residual stream start smaller by the root of their
         number, so that the sum does not grow with depth (Radford et al. 2019, section 2.3). A head
         of its own starts at zero: then every token is as likely as any other, and the embedding is
-        free to start large, so that tokens are easily told apart.
+        free to start large, from N(0, 1), so that tokens are easily told apart.
         """
         for name, weights in self.named_parameters():
             adds_to_stream = name.endswith(("attention.out.weight", "feed_forward.down.weight"))

@@ -10,12 +10,21 @@ True
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ch01_overview.corpus import Story, parse, stories
-from ch01_overview.story_world import Character
+from ch01_overview.story_world import TALE_OPENINGS, Character
 
-__all__ = ["Task", "conversation", "conversations", "questions", "request", "with_text"]
+__all__ = [
+    "Task",
+    "conversation",
+    "conversations",
+    "messages",
+    "opening",
+    "questions",
+    "request",
+    "with_text",
+]
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,21 @@ def request(story: Story, rng: random.Random) -> Task:
     )
 
 
+def opening(story: Story, rng: random.Random) -> Task:
+    """The instruction that the first sentence of a tale is an answer to."""
+    hero = story.facts.hero
+    told = f"{hero.trait} {hero.kind} called {hero.name}."
+    wording = rng.choice(("Begin a tale about {}.", "How does a tale about {} begin?"))
+    return Task(
+        kind="opening",
+        prompt=wording.format(f"{hero.name} the {hero.trait} {hero.kind}"),
+        answer=story.text[: story.text.index(".") + 1],
+        is_right=lambda reply: (
+            reply in {f"{first}{hero.article} {told}" for first in TALE_OPENINGS}
+        ),
+    )
+
+
 def questions(story: Story, rng: random.Random) -> list[Task]:
     """All that can be asked about a tale or a dialogue, each answered by one short sentence."""
     facts = story.facts
@@ -97,8 +121,7 @@ def questions(story: Story, rng: random.Random) -> list[Task]:
 
 def describe(character: Character) -> str:
     """Such as "Mia is an honest owl."."""
-    article = "an" if character.trait[0] in "aeiou" else "a"
-    return f"{character.name} is {article} {character.trait} {character.kind}."
+    return f"{character.name} is {character.article} {character.trait} {character.kind}."
 
 
 def with_text(story: Story, question: Task) -> str:
@@ -110,20 +133,33 @@ def conversation(story: Story, rng: random.Random, n_questions: int = 3) -> list
     """Messages about a story: it is asked for or brought along, then comes one question or more."""
     asked = questions(story, rng)
     asked = rng.sample(asked, min(n_questions, len(asked)))
-    turns = [(task.prompt, task.answer) for task in asked]
     if asked and rng.random() < 0.5:
-        turns[0] = (with_text(story, asked[0]), asked[0].answer)
-    else:
-        wanted = request(story, rng)
-        turns.insert(0, (wanted.prompt, wanted.answer))
+        asked[0] = replace(asked[0], prompt=with_text(story, asked[0]))
+        return messages(asked)
+    return messages([request(story, rng), *asked])
+
+
+def messages(tasks: list[Task]) -> list[dict[str, str]]:
+    """A conversation in which one task after the other is set and done right."""
     return [
         {"role": role, "content": content}
-        for turn in turns
-        for role, content in zip(("user", "assistant"), turn, strict=True)
+        for task in tasks
+        for role, content in (("user", task.prompt), ("assistant", task.answer))
     ]
 
 
 def conversations(n: int, seed: int = 0) -> list[list[dict[str, str]]]:
-    """`n` conversations about as many stories; the same seed gives the same ones."""
+    """`n` conversations about stories; the same seed gives the same ones.
+
+    In two of five, four tales are begun: short lessons in doing what one is told.
+    """
     rng = random.Random(seed)
-    return [conversation(story, rng) for story in stories(n, seed=seed)]
+    told = stories(n, seed=seed)
+    tales = [story for story in told if story.facts.form == "tale"]
+    talks = []
+    for story in told:
+        if tales and rng.random() < 0.4:
+            talks.append(messages([opening(tale, rng) for tale in rng.choices(tales, k=4)]))
+        else:
+            talks.append(conversation(story, rng))
+    return talks

@@ -117,7 +117,7 @@ def test_articles_fit_the_words_after_them():
     words = text.replace("\n", " ").split(" ")
     for article, word in pairwise(words):
         if article in ("a", "an"):
-            sounds_like_a_vowel = word[0] in "aeiou" and word != "useful"
+            sounds_like_a_vowel = word == "honest" or (word[0] in "aeiou" and word != "useful")
             assert (article == "an") == sounds_like_a_vowel, f"{article} {word}"
 
 

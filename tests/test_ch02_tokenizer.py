@@ -302,6 +302,13 @@ def test_special_tokens_in_text_are_text_unless_allowed():
     assert tokenizer.decode(both) == text
 
 
+def test_special_token_that_is_not_allowed_is_not_even_a_cut():
+    tokenizer = train_bpe("!<a>! " * 3, 261, ["<a>", "<b>"])
+    text = "!<a>!"
+    assert tokenizer.encode(text, ["<b>"]) == tokenizer.to_tiktoken().encode_ordinary(text)
+    assert tokenizer.decode_bytes(tokenizer.encode(text, ["<b>"])[:1]) == b"!<"
+
+
 def test_longest_of_two_special_tokens_is_taken():
     tokenizer = train_bpe("text", 258, ["<|a|>", "<|a|>b"])
     assert tokenizer.encode("<|a|>b<|a|>", ["<|a|>", "<|a|>b"]) == [257, 256]

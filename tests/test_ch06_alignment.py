@@ -71,7 +71,10 @@ LONG = conversation("Who has the drum?", "An otter, two wrens and a very tall ha
 def tiny_gpt(**changes):
     torch.manual_seed(0)
     shape = {"n_layers": 2, "n_heads": 3, "n_kv_heads": 1, "d_model": 30, "d_ff": 19}
-    return GPT(GPTConfig(vocab_size=TOKENIZER.vocab_size, context_length=97, **shape | changes))
+    model = GPT(GPTConfig(vocab_size=TOKENIZER.vocab_size, context_length=97, **shape | changes))
+    if not model.config.tied:  # a head of zeros would pass no gradient on
+        nn.init.normal_(model.head.weight, std=0.3)
+    return model
 
 
 def randomize(parameters):

@@ -16,7 +16,14 @@ from ch06_alignment import chat, finetune
 from ch06_alignment.alignment import format_chat
 from ch06_alignment.chat import fit, spell
 from ch06_alignment.finetune import batches, exam, replies, score
-from ch06_alignment.instructions import Task, conversation, conversations, questions, request
+from ch06_alignment.instructions import (
+    Task,
+    conversation,
+    conversations,
+    opening,
+    questions,
+    request,
+)
 
 TOLD = stories(300, seed=31)
 TOKENIZER = train_bpe([s.text for s in TOLD], 509, CONTROL_TOKENS)
@@ -67,6 +74,14 @@ def test_another_tale_about_the_same_hero_is_right_too():
     wanted = request(Story(TALE, parse(TALE), 0.0), random.Random(0))
     assert wanted.is_right(TALE.replace("red kite", "blue drum").replace("the kite", "the drum"))
     assert not wanted.is_right(TALE.replace("shy owl", "shy swan"))
+
+
+def test_a_tale_may_begin_in_any_of_its_ways_and_about_nobody_else():
+    task = opening(Story(TALE, parse(TALE), 0.0), random.Random(0))
+    assert task.answer == "Once upon a time there was a shy owl called Mia."
+    assert task.is_right("Long ago there lived a shy owl called Mia.")
+    assert not task.is_right("Long ago there lived a shy fox called Mia.")
+    assert not task.is_right("Long ago there lived an shy owl called Mia.")
 
 
 def test_a_conversation_takes_turns_and_asks_about_its_own_story():
