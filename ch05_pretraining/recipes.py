@@ -59,7 +59,7 @@ PIECE = 1 << 20  # bytes of a file in memory at a time
 
 # Heads twice as wide as d_model / n_heads: what a model of stories has to learn is to copy a name
 # from far back, and the wider a head, the more of its columns turn so slowly that the name looks
-# there as it did nearby. At 700 steps this took the loss from 1.27 to 1.13 times the floor.
+# there as it did nearby.
 SMALL = {
     **{"vocab_size": 1024, "context_length": 384, "tied": False},
     **{"n_layers": 2, "n_heads": 4, "d_model": 128, "head_dim": 64},
