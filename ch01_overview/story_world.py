@@ -258,7 +258,7 @@ DREAMS = (
     *("sea shells", "talking trees", "tall ships", "warm bread"),
 )
 CLOSINGS = (" All slept well.", " The stars came out.", " What a day!", " The moon smiled.")
-MOST_EVENTS = 5  # keeps the longest tale, and a question about it, inside 256 tokens
+MOST_EVENTS = 5  # a tale stays short enough for a small model's context
 
 
 def tell_tale(narrator: Narrator) -> Facts:

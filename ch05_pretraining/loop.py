@@ -93,7 +93,7 @@ def train(
 
     If the file `checkpoint` exists, the run continues from it, to the very weights that it would
     have reached uninterrupted. The file is written every `checkpoint_seconds`, at the end and on
-    Ctrl-C. Under torchrun all processes must see it, and all are given the same `ids`.
+    Ctrl-C. Under torchrun all processes must see it, and all are given the same `data`.
 
     Raises:
         ValueError: if model, text, configuration and checkpoint do not fit together.
@@ -246,6 +246,7 @@ def draw_windows(
     starts: Tensor | None,
     generator: torch.Generator,
 ) -> tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]:
+    """A batch as the configuration would have it."""
     return get_batch(ids, config.batch_size, config.context_length, generator, starts)
 
 

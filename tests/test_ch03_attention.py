@@ -22,15 +22,6 @@ from ch03_attention.attention import (
 B, H, K, T, S, D, C = 2, 6, 3, 5, 7, 10, 11
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """With tensors this small, a second thread only waits."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def heads(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

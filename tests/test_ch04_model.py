@@ -30,15 +30,6 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """With tensors this small, a second thread only waits."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 every_recipe = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 

@@ -42,15 +42,6 @@ TOKENIZER = train_bpe(
 START_ID, USER_ID, ASSISTANT_ID, END_ID = (TOKENIZER.special_ids[t] for t in CONTROL_TOKENS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Layers this small take far longer to share between two busy cores than to compute on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def user(content):
     return {"role": "user", "content": content}
 
