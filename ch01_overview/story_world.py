@@ -15,22 +15,15 @@ from dataclasses import dataclass
 __all__ = ["Character", "Facts", "Narrator", "tell"]
 
 # Kinds, traits, things and looks stand with the article that English wants before them.
+# The second of the friends is a boy where the first is a girl, and the other way round; the third
+# has a list of names for itself. So nobody has the name of another.
 SHE = (
-    "Ada",
-    "Bella",
-    "Clara",
-    "Daisy",
-    "Elsa",
-    "Flora",
-    "Greta",
-    "Hanna",
-    "Ivy",
-    "Lily",
-    "Mia",
-    "Nora",
+    *("Ada", "Bella", "Clara", "Daisy", "Elsa", "Flora", "Greta", "Hanna", "Ivy", "Lily", "Mia"),
+    *("Nora",),
 )
 HE = ("Ben", "Carl", "Finn", "Hugo", "Jack", "Leo", "Max", "Otto", "Paul", "Sam", "Theo", "Victor")
-NAMES = SHE + HE
+THIRD_SHE = ("Pippa", "Rosa", "Tilly", "Vera", "Wilma", "Zoe")
+THIRD_HE = ("Bruno", "Emil", "Felix", "Gus", "Kurt", "Walter")
 KINDS = (
     *("badger", "bear", "beaver", "deer", "donkey", "duck", "fox", "frog", "goat", "goose"),
     *("hare", "hedgehog", "mole", "mouse", "otter", "owl", "rabbit", "squirrel", "swan", "turtle"),
@@ -65,15 +58,25 @@ LOVES = (
     *("taking naps", "telling jokes", "drinking cocoa", "jumping over puddles", "knitting socks"),
     *("watching the clouds",),
 )
+DISLIKES = (
+    *("big dogs", "busy streets", "cold soup", "dark cellars", "early mornings", "hot days"),
+    *("itchy wool", "loud noises", "muddy boots", "rainy days", "sharp thorns", "steep stairs"),
+    *("strong winds", "tight shoes", "wet socks", "wild waves"),
+)
 PLACES = (
     *("at the castle", "at the lighthouse", "at the market", "at the mill", "at the well"),
     *("by the lake", "by the river", "in the forest", "in the garden", "in the meadow"),
     *("in the orchard", "in the valley", "on the beach", "on the bridge", "on the hill"),
     *("on the island",),
 )
+OUTINGS = (
+    *("at the fair", "at the fountain", "at the harbour", "at the theatre", "by the canal"),
+    *("by the waterfall", "in the cave", "in the park", "in the vineyard", "in the village"),
+    *("on the cliff", "on the square"),
+)
 LOOKS = (
-    *("a blue", "a bright", "a fine", "a golden", "a green", "a little", "a lovely", "a pretty"),
-    *("a red", "a silver", "a white", "a yellow", "an odd", "an old"),
+    *("a bright", "a fine", "a lovely", "a magic", "a new", "a pretty", "a shiny", "a silver"),
+    *("a tiny", "a rare", "a simple", "a useful", "an odd", "an old"),
 )
 THINGS = (
     *("ball", "basket", "bell", "cup", "drum", "feather", "flute", "hat", "kite", "lantern", "map"),
@@ -133,12 +136,12 @@ class Character:
     @property
     def she(self) -> str:
         """The pronoun, capital and all: "She" or "He"."""
-        return "She" if self.name in SHE else "He"
+        return "She" if self.name in SHE + THIRD_SHE else "He"
 
     @property
     def her(self) -> str:
         """The possessive: "her" or "his"."""
-        return "her" if self.name in SHE else "his"
+        return "her" if self.name in SHE + THIRD_SHE else "his"
 
 
 @dataclass(frozen=True)
@@ -184,19 +187,18 @@ class Narrator:
 
 def tell(narrator: Narrator) -> Facts:
     """Tell one text, choosing its form by its first words."""
-    openings = (*TALE_OPENINGS, *POEM_OPENINGS, *DIALOGUE_OPENINGS)
+    openings = (*TALE_TITLES, *POEM_OPENINGS, *DIALOGUE_OPENINGS)
     chosen = openings[narrator.pick(openings)]
-    if chosen in TALE_OPENINGS:
+    if chosen in TALE_TITLES:
         return tell_tale(narrator)
     if chosen in POEM_OPENINGS:
         return tell_poem(narrator)
     return tell_dialogue(narrator, chosen)
 
 
-def word(narrator: Narrator, words: Sequence[str], used: Sequence[str] = ()) -> str:
-    """Pick one of `words` that is not among those `used`."""
-    free = [w for w in words if w not in used] if used else words
-    return free[narrator.pick(free)]
+def word(narrator: Narrator, words: Sequence[str]) -> str:
+    """Pick one of `words`, and return it."""
+    return words[narrator.pick(words)]
 
 
 def bare(phrase: str) -> str:
@@ -206,15 +208,25 @@ def bare(phrase: str) -> str:
 
 # ---------------------------------------------------------------- tales
 
-TALE_OPENINGS = (
+TALE_TITLES = (
+    "A day with ",
+    "A story about ",
+    "A tale about ",
+    "Good news from ",
+    "The adventure of ",
+    "The luck of ",
+    "The story of ",
+    "The tale of ",
+)
+OPENINGS = (
     "Once upon a time there was ",
     "Long ago there lived ",
     "There once was ",
     "Far away, beyond the hills, lived ",
     "In a land of green fields there lived ",
     "Many years ago there was ",
-    "This is the tale of ",
-    "Listen to the story of ",
+    "Listen! There was ",
+    "When the world was young there lived ",
 )
 FRIENDS = (
     "Next door lived ",
@@ -224,24 +236,31 @@ FRIENDS = (
 )
 THIRDS = (" The third of the friends was ", " They often played with ", " They liked to visit ")
 MORNINGS = (" One day ", " One fine morning ", " On the first day of spring ")
-LINKS = (
-    " Then ",
-    " Soon ",
-    " A little later, ",
-    " Before long, ",
-    " After a while, ",
-    " Suddenly ",
+LINKS = (" Then ", " Soon ", " A little later, ", " Before long, ", " After a while, ")
+EVENINGS = (
+    " At sunset ",
+    " That night ",
+    " In the evening ",
+    " When it grew dark, ",
+    " At the end of the day ",
 )
-EVENINGS = (" At sunset ", " That night ", " In the evening ")
-SIGHTS = (" It smelled of ", " They spoke about ", " A bird sang of ")
 AIRS = (
     *("apples", "bread", "clover", "dew", "hay", "honey", "leaves", "mint", "moss", "pine", "rain"),
     *("roses", "smoke", "snow", "spring", "summer"),
 )
 JOYS = ("a bee", "a clown", "a cricket", "a king", "a lark", "a puppy", "a queen", "the sun")
 PRAISES = (
-    *("beautiful", "charming", "clever", "fine", "lovely", "marvellous", "perfect", "splendid"),
-    *("strange", "sweet", "useful", "wonderful"),
+    *(
+        "beautiful",
+        "charming",
+        "cheery",
+        "dainty",
+        "delightful",
+        "marvellous",
+        "perfect",
+        "splendid",
+    ),
+    *("strange", "sweet", "grand", "wonderful"),
 )
 SPOTS = ("under ", "beside ", "behind ", "near ", "on top of ")
 SIZES = (
@@ -257,35 +276,35 @@ DREAMS = (
     *("green hills", "ice cream", "lost treasure", "new friends", "old songs", "paper boats"),
     *("sea shells", "talking trees", "tall ships", "warm bread"),
 )
-CLOSINGS = (" All slept well.", " The stars came out.", " What a day!", " The moon smiled.")
-MOST_EVENTS = 5  # a tale stays short enough for a small model's context
+CLOSINGS = (" All slept well.", " The owls were awake.", " What a day!", " The moon smiled.")
+MOST_EVENTS = 6  # a tale stays short enough for a small model's context
 
 
 def tell_tale(narrator: Narrator) -> Facts:
-    """A tale: who there was, what was found, what happened to it, how the day ended."""
-    trait, kind = describe(narrator)
-    narrator.say(" called ")
-    hero = Character(word(narrator, NAMES), trait, kind)
-    narrator.say(f". {hero.she} lived ")
+    """A tale: a title, who there was, what was found, what became of it, how the day ended."""
+    hero = speaker(narrator, word(narrator, SHE + HE))
+    narrator.say(":\n")
+    narrator.pick(OPENINGS)
+    narrator.say(f"{hero.article} {hero.trait} {hero.kind} called {hero.name}. {hero.she} lived ")
     home = word(narrator, HOMES)
-    narrator.say(" and loved ")
+    narrator.say(", loved ")
     loves = word(narrator, LOVES)
-    narrator.say(" and ")
-    word(narrator, LOVES, [loves])
+    narrator.say(" and hated ")
+    narrator.pick(DISLIKES)
     narrator.say(". ")
     narrator.pick(FRIENDS)
-    cast = [hero, befriend(narrator, [hero])]
+    cast = [hero, befriend(narrator, HE if hero.name in SHE else SHE)]
     if narrator.pick(THIRDS + MORNINGS) < len(THIRDS):
-        cast.append(befriend(narrator, cast))
+        cast.append(befriend(narrator, THIRD_SHE + THIRD_HE))
         narrator.pick(MORNINGS)
     scene = Scene(narrator, cast)
     scene.find()
-    link = LINKS[narrator.pick(LINKS)]
-    while link in LINKS:
+    narrator.pick(LINKS)
+    scene.happen()
+    n_events = 1
+    while narrator.pick(EVENINGS + LINKS * (n_events < MOST_EVENTS)) >= len(EVENINGS):
         scene.happen()
-        going_on = len(scene.present) > 1 and scene.n_events < MOST_EVENTS
-        links = [other for other in LINKS if other != link] if going_on else []
-        link = word(narrator, [*EVENINGS, *links])
+        n_events += 1
     scene.end()
     return Facts(
         form="tale",
@@ -299,18 +318,18 @@ def tell_tale(narrator: Narrator) -> Facts:
     )
 
 
-def describe(narrator: Narrator, used: Sequence[str] = ()) -> tuple[str, str]:
-    """Pick a trait and a kind, such as "a shy" and " owl"; no kind that is `used`."""
+def describe(narrator: Narrator) -> tuple[str, str]:
+    """Pick a trait and a kind, told as "a shy owl"."""
     trait = bare(word(narrator, TRAITS))
     narrator.say(" ")
-    return trait, word(narrator, KINDS, used)
+    return trait, word(narrator, KINDS)
 
 
-def befriend(narrator: Narrator, cast: list[Character]) -> Character:
-    """Pick somebody new, told as "Tom, a brave fox."."""
-    name = word(narrator, NAMES, [c.name for c in cast])
+def befriend(narrator: Narrator, names: Sequence[str]) -> Character:
+    """Pick a friend, told as "Tom, a brave fox in a green coat."."""
+    name = word(narrator, names)
     narrator.say(", ")
-    trait, kind = describe(narrator, [c.kind for c in cast])
+    trait, kind = describe(narrator)
     wear(narrator)
     narrator.say(".")
     return Character(name, trait, kind)
@@ -324,11 +343,11 @@ def wear(narrator: Narrator) -> None:
     narrator.pick(CLOTHES)
 
 
-def groceries(narrator: Narrator) -> str:
-    """Pick "three plums", and return "plums"."""
+def groceries(narrator: Narrator) -> None:
+    """Pick "three plums"."""
     narrator.pick(NUMBERS)
     narrator.say(" ")
-    return word(narrator, FOODS)
+    narrator.pick(FOODS)
 
 
 class Scene:
@@ -337,115 +356,118 @@ class Scene:
     def __init__(self, narrator: Narrator, cast: list[Character]):
         self.narrator, self.present = narrator, list(cast)
         self.away: list[tuple[str, str]] = []  # who left, and where to
-        self.n_events = 0
 
     def find(self) -> None:
         """Somebody comes by a thing somewhere."""
         ways = ("found", "made", "bought", "won")
         options = [f"{c.name} {way} " for c in self.present for way in ways]
-        self.holders = [self.present[self.narrator.pick(options) // len(ways)]]
+        finder = self.present[self.narrator.pick(options) // len(ways)]
         look = bare(word(self.narrator, LOOKS))
         self.narrator.say(" ")
         self.thing = f"{look} {word(self.narrator, THINGS)}"
         self.narrator.say(" ")
         self.places = [word(self.narrator, PLACES)]
         self.narrator.say(".")
+        self.holders = []
+        self.get(finder)
 
     def happen(self) -> None:
         """One event: the thing changes hands, or nearly, or the friends move, or one leaves."""
-        self.n_events += 1
-        noun, holder = self.thing.split()[1], self.holders[-1]
+        thing, holder = self.thing, self.holders[-1]
         others = [c for c in self.present if c is not holder]
-        events = {f"they {'all ' * (len(others) > 1)}went to ": (self.move, None)}
-        for other in others:
-            events |= {
-                f"{holder.name} gave the {noun} to {other.name}.": (self.give, other),
-                f"{holder.name} dropped the {noun}, and {other.name} picked it up.": (
-                    self.give,
-                    other,
-                ),
-                f"{other.name} asked nicely, and {holder.name} handed over the {noun}.": (
-                    self.give,
-                    other,
-                ),
-                f"{other.name} swapped ": (self.swap, other),
-                f"{other.name} asked for the {noun}, but {holder.name} shook {holder.her} head.": (
-                    self.wait,
-                    other,
-                ),
-                f"{other.name} waved goodbye and went to ": (self.leave, other),
-            }
-        act, other = list(events.values())[self.narrator.pick(list(events))]
-        act(other)
+        several = len(others) > 1
+        events = {
+            f"{holder.name} gave the {thing} to ": self.give,
+            f"{holder.name} dropped the {thing}, and ": self.lose,
+            f"{holder.name} handed over the {thing} when ": self.hand_over,
+            f"{holder.name} swapped the {thing} for ": self.swap,
+            f"{holder.name} shook {holder.her} head when ": self.refuse,
+            f"they {'all ' * several}went to ": self.move,
+        }
+        if several:
+            events[f"{holder.name} waved goodbye to "] = self.leave
+        chosen = self.narrator.pick(list(events))
+        list(events.values())[chosen](others)
 
-    def give(self, other: Character) -> None:
-        """The thing changes hands, and its new holder is glad."""
-        self.holders.append(other)
+    def somebody(self, others: list[Character], does: str) -> Character:
+        """Pick one of the others, who `does` something."""
+        return others[self.narrator.pick([c.name + does for c in others])]
+
+    def give(self, others: list[Character]) -> None:
+        """The thing is a present."""
+        self.get(self.somebody(others, "."))
+
+    def lose(self, others: list[Character]) -> None:
+        """Finders keepers."""
+        self.get(self.somebody(others, " picked it up."))
+
+    def hand_over(self, others: list[Character]) -> None:
+        """It helps to be polite."""
+        self.get(self.somebody(others, " asked nicely."))
+
+    def swap(self, others: list[Character]) -> None:
+        """The thing changes hands for something good to eat."""
+        groceries(self.narrator)
+        self.narrator.say(" from ")
+        self.get(self.somebody(others, "."))
+
+    def refuse(self, others: list[Character]) -> None:
+        """Nothing changes hands; somebody minds, or does not."""
+        other = self.somebody(others, " asked for it.")
+        self.narrator.pick(
+            [
+                " It was no use.",
+                f" {other.name} did not mind.",
+                f' "Then maybe tomorrow," said {other.name}.',
+                " So that was that.",
+            ]
+        )
+
+    def move(self, _: list[Character]) -> None:
+        """Everybody present goes somewhere else."""
+        self.places.append(self.go())
+
+    def get(self, character: Character) -> None:
+        """The thing is in somebody's hands, who is glad."""
+        self.holders.append(character)
         way = self.narrator.pick(
             [
-                f" {other.name} was as happy as ",
+                f" {character.name} was as happy as ",
                 ' "How ',
-                f" {other.she} found it ",
+                f" {character.name} called it ",
             ]
         )
         self.narrator.pick(JOYS if way == 0 else PRAISES)
-        self.narrator.say(f'!" cried {other.name}.' if way == 1 else ".")
+        self.narrator.say(f'!" cried {character.name}.' if way == 1 else ".")
 
-    def swap(self, other: Character) -> None:
-        """The thing changes hands for something good to eat."""
-        food = groceries(self.narrator)
-        self.narrator.say(f" for the {self.thing.split()[1]}.")
-        giver = self.holders[-1].name
+    def leave(self, others: list[Character]) -> None:
+        """One friend goes away and stays there."""
+        other = self.somebody(others, ", who went to ")
+        self.present.remove(other)
+        self.away.append((other.name, self.go()))
+
+    def go(self) -> str:
+        """Pick a place to go to, told as "the park.", and what there is about it."""
+        place = OUTINGS[self.narrator.pick([f"{bare(p)}." for p in OUTINGS])]
+        spot = bare(place)
         self.narrator.pick(
             [
-                f" {giver} ate the {food} at once.",
-                f" {giver} liked the {food} very much.",
-                f" They were very good {food}.",
-                f" Never had there been such {food}.",
+                f" The {bare(spot)} smelled of ",
+                f" Near {spot} they spoke about ",
+                f" Over {spot} a bird sang of ",
             ]
         )
-        self.holders.append(other)
-
-    def wait(self, other: Character) -> None:
-        """Nothing changes hands; somebody minds, or does not."""
-        self.narrator.pick(
-            [
-                f" {other.name} sighed.",
-                f" {other.name} did not mind.",
-                f' "Then maybe tomorrow," said {other.name}.',
-                f" {other.she} asked again, but it was no use.",
-            ]
-        )
-
-    def move(self, _: None) -> None:
-        """Everybody present goes somewhere else."""
-        self.places.append(self.elsewhere())
-        self.sight()
-
-    def sight(self) -> None:
-        """What there is to smell, to hear or to talk about."""
-        self.narrator.pick(SIGHTS)
         self.narrator.pick(AIRS)
         self.narrator.say(".")
-
-    def leave(self, other: Character) -> None:
-        """One friend goes away and stays there."""
-        self.present.remove(other)
-        self.away.append((other.name, self.elsewhere()))
-        self.sight()
-
-    def elsewhere(self) -> str:
-        """Pick a place to go to, told as "the mill.", that is not where they are."""
-        places = {f"{bare(p)}.": p for p in PLACES if p != self.places[-1]}
-        return places[word(self.narrator, list(places))]
+        return place
 
     def end(self) -> None:
-        """The holder takes the thing home; whoever left is remembered."""
+        """The holder takes the thing home and goes to sleep."""
         holder = self.holders[-1]
         self.narrator.pick(
             [
                 f"{holder.name} took the {self.thing} home and put it ",
-                f"{holder.name} left {bare(self.places[-1])} and put the {self.thing} ",
+                f"{holder.name} went home and put the {self.thing} ",
                 f"{holder.name} carried the {self.thing} home and kept it ",
             ]
         )
@@ -453,8 +475,6 @@ class Scene:
         self.narrator.pick(SIZES)
         self.narrator.pick(FURNITURE)
         self.narrator.say(".")
-        for name, place in self.away:
-            self.narrator.pick([f" {name} was still {place}.", f" Back {place}, {name} yawned."])
         self.narrator.pick(CLOSINGS)
         self.narrator.say(f" {holder.name} dreamed of ")
         self.narrator.pick(DREAMS)
@@ -464,97 +484,137 @@ class Scene:
 # ---------------------------------------------------------------- poems
 
 POEM_OPENINGS = ("A little song about ", "A short poem about ")
-# Each family is one rhyme; the star stands for the kind. Any two lines of a family make a couplet.
+# For each couplet of a poem the rhymes it may have. A rhyme has first lines and second lines; the
+# star stands for the kind.
 RHYMES = (
     (
-        "The * is dancing in the light",
-        "The stars are small and far and bright",
-        "We wave the sleepy sun good night",
-        "Our * has a paper kite",
-        "The snow upon the roof is white",
-        "A candle burns for our delight",
-        "Soft shadows dance, but not from fright",
+        (
+            (
+                "The * is dancing in the light",
+                "The stars are small and far and bright",
+                "We wave the sleepy sun good night",
+                "The snow upon the roof is white",
+            ),
+            (
+                "Our * has a paper kite",
+                "A candle burns for our delight",
+                "Soft shadows dance, but not from fright",
+            ),
+        ),
+        (
+            (
+                "The * is sleeping in the hay",
+                "Come out, come out, come out and play",
+                "See how the * runs away",
+                "We sang and skipped the livelong day",
+            ),
+            (
+                "The little boats rock in the bay",
+                "The * knows a secret way",
+                "It is the very first of May",
+            ),
+        ),
+        (
+            (
+                "The * is sailing on the sea",
+                "A nest is hidden in the tree",
+                "The wind is wild, the wind is free",
+                "Around the roses hums a bee",
+            ),
+            (
+                "Dear *, come and sit with me",
+                "Our * bakes a cake for tea",
+                "The hive is busy as can be",
+            ),
+        ),
     ),
     (
-        "The * is sleeping in the hay",
-        "Come out, come out, come out and play",
-        "See how the * runs away",
-        "We sang and skipped the livelong day",
-        "The little boats rock in the bay",
-        "The * knows a secret way",
-        "It is the very first of May",
+        (
+            (
+                "The * is gazing at the moon",
+                "The roses bloom again in June",
+                "We walk along and hum a tune",
+            ),
+            (
+                "Hush, little *, sleep comes soon",
+                "The lazy clouds drift by at noon",
+                "My * has a silver spoon",
+                "The night is like a blue balloon",
+            ),
+        ),
+        (
+            (
+                "The * is strolling through the town",
+                "The leaves are gold and red and brown",
+                "The rain is softly falling down",
+            ),
+            (
+                "Our * wears a paper crown",
+                "Today nobody wears a frown",
+                "Who has a coat of eiderdown",
+            ),
+        ),
+        (
+            (
+                "The * likes to count the sheep",
+                "The pond is cool, the pond is deep",
+                "Beneath the door the shadows creep",
+            ),
+            (
+                "Good *, close your eyes and sleep",
+                "A secret is a thing to keep",
+                "From every nest the chicks all peep",
+            ),
+        ),
     ),
     (
-        "The * is sailing on the sea",
-        "A nest is hidden in the tree",
-        "Dear *, come and sit with me",
-        "The wind is wild, the wind is free",
-        "Our * bakes a cake for tea",
-        "Around the roses hums a bee",
-        "The hive is busy as can be",
-    ),
-    (
-        "The * is gazing at the moon",
-        "The roses bloom again in June",
-        "Hush, little *, sleep comes soon",
-        "We walk along and hum a tune",
-        "The lazy clouds drift by at noon",
-        "My * has a silver spoon",
-        "The night is like a blue balloon",
-    ),
-    (
-        "The * is strolling through the town",
-        "The leaves are gold and red and brown",
-        "Our * wears a paper crown",
-        "The rain is softly falling down",
-        "Today nobody wears a frown",
-        "Who has a coat of eiderdown",
-    ),
-    (
-        "The * likes to count the sheep",
-        "The pond is cool, the pond is deep",
-        "Good *, close your eyes and sleep",
-        "Beneath the door the shadows creep",
-        "A secret is a thing to keep",
-        "From every nest the chicks all peep",
-    ),
-    (
-        "The * has begun to sing",
-        "The bells across the valley ring",
-        "Each * loves the days of spring",
-        "A robin rests a tired wing",
-        "Who knows what gifts the wind will bring",
-        "Up goes the swing upon its string",
-    ),
-    (
-        "The * hops along the wall",
-        "The mountains stand up blue and tall",
-        "Small *, can you hear me call",
-        "The apples ripen and they fall",
-        "There is enough for one and all",
-        "A drop of rain begins to fall",
+        (
+            (
+                "The * has begun to sing",
+                "The bells across the valley ring",
+                "A robin rests a tired wing",
+            ),
+            (
+                "Each * loves the days of spring",
+                "Who knows what gifts the wind will bring",
+                "Up goes the swing upon its string",
+            ),
+        ),
+        (
+            (
+                "The * hops along the wall",
+                "The mountains stand up blue and tall",
+                "The apples ripen and they fall",
+            ),
+            (
+                "Small *, can you hear me call",
+                "There is enough for one and all",
+                "A frog is sitting on a ball",
+            ),
+        ),
     ),
 )
-REFRAINS = ("So it was, and so it is, ", "And that is all I saw ", "Sing it again some day ")
+REFRAINS = (
+    "So ends the song, and all is well.",
+    "Good night, sleep tight, until the day.",
+    "And that is all there is to tell.",
+)
 
 
 def tell_poem(narrator: Narrator) -> Facts:
-    """Three rhymed couplets about somebody somewhere."""
+    """A title, and three rhymed couplets about a place and somebody there."""
+    place = PLACES[narrator.pick([bare(p) for p in PLACES])]
+    narrator.say(" and ")
     trait, kind = describe(narrator)
     wear(narrator)
-    narrator.say(" ")
-    place = word(narrator, PLACES)
     narrator.say(":\n")
-    rhymes = [[line.replace("*", kind) for line in family] for family in RHYMES]
-    for _ in range(3):
-        first = word(narrator, [line for family in rhymes for line in family])
-        family = next(family for family in rhymes if first in family)
+    for rhymes in RHYMES:
+        lines = [(line.replace("*", kind), rhyme) for rhyme in rhymes for line in rhyme[0]]
+        _, rhyme = lines[narrator.pick([line for line, _ in lines])]
         narrator.say(",\n")
-        narrator.pick([line for line in family if line != first])
+        narrator.pick([line.replace("*", kind) for line in rhyme[1]])
         narrator.say(".\n")
-        rhymes.remove(family)
     narrator.pick(REFRAINS)
-    narrator.say(f"{place}.")
     return Facts(form="poem", characters=(Character("", trait, kind),), places=(place,))
 
 
@@ -563,54 +623,54 @@ def tell_poem(narrator: Narrator) -> Facts:
 DIALOGUE_OPENINGS = ('"Hello, ', '"Good morning, ')
 QUESTIONS = ("What have you got there?", "What is that?", "What are you holding?")
 WAYS = ("found it ", "bought it ", "won it ")
-MOST_REQUESTS = 4
+MOST_REQUESTS = 6
 
 
 def tell_dialogue(narrator: Narrator, greeting: str) -> Facts:
     """Two friends talk about a thing that one of them has and the other would like."""
-    name = word(narrator, NAMES)
+    name = word(narrator, SHE + HE)
     narrator.say('," said ')
-    host = speaker(narrator, word(narrator, NAMES, [name]))
+    host = speaker(narrator, word(narrator, HE if name in SHE else SHE))
     narrator.say('. "What a ')
     narrator.pick(PRAISES)
     narrator.say(" ")
     narrator.pick(CLOTHES)
     narrator.say(f'!"\n{greeting}{host.name}," said {name}')
-    guest = speaker(narrator, name, [host.kind])
+    guest = speaker(narrator, name)
     narrator.say('. "')
     narrator.pick(QUESTIONS)
     narrator.say('"\n"It is ')
     look = bare(word(narrator, LOOKS))
     narrator.say(" ")
-    noun = word(narrator, THINGS)
+    thing = f"{look} {word(narrator, THINGS)}"
     narrator.say(f'," said {host.name}. "I ')
     narrator.pick(WAYS)
     place = word(narrator, PLACES)
     narrator.say('."\n')
-    holders = bargain(narrator, [host], guest, noun)
+    holders = bargain(narrator, [host], guest, thing)
     other = guest if holders[-1] is host else host
-    narrator.say(f"So {holders[-1].name} went home with the {look} {noun}, and {other.name} began ")
+    narrator.say(f"So {holders[-1].name} went home with the {thing}, and {other.name} began ")
     narrator.pick(LOVES)
     narrator.say(".")
     return Facts(
         form="dialogue",
         characters=(host, guest),
-        thing=f"{look} {noun}",
+        thing=thing,
         holders=tuple(c.name for c in holders),
         places=(place,),
     )
 
 
-def speaker(narrator: Narrator, name: str, used: Sequence[str] = ()) -> Character:
+def speaker(narrator: Narrator, name: str) -> Character:
     """Pick "the shy owl" for the one who speaks."""
     narrator.say(" the ")
     trait = TRAITS[narrator.pick([bare(t) for t in TRAITS])]
     narrator.say(" ")
-    return Character(name, bare(trait), word(narrator, KINDS, used))
+    return Character(name, bare(trait), word(narrator, KINDS))
 
 
 def bargain(
-    narrator: Narrator, holders: list[Character], other: Character, noun: str
+    narrator: Narrator, holders: list[Character], other: Character, thing: str
 ) -> list[Character]:
     """Requests and answers, until one of the two has to go; returns all holders in order."""
     for n_requests in range(MOST_REQUESTS + 1):
@@ -619,11 +679,12 @@ def bargain(
             f'"It is getting late," said {holder.name}.\n',
             f'"I must go now," said {other.name}.\n',
             f'"Look, the moon is up," said {other.name}.\n',
+            f'"Is it so late?" asked {other.name}.\n',
         ]
         requests = [
             f'"May I have it?" asked {other.name}.\n',
-            f'"Please give me the {noun}," said {other.name}.\n',
-            f'"I would love the {noun}," said {other.name}.\n',
+            f'"Please give me the {thing}," said {other.name}.\n',
+            f'"I would love the {thing}," said {other.name}.\n',
             '"I will give you ',
         ]
         first, last = n_requests == 0, n_requests == MOST_REQUESTS

@@ -61,12 +61,12 @@ PIECE = 1 << 20  # bytes of a file in memory at a time
 # from far back, and the wider a head, the more of its columns turn so slowly that the name looks
 # there as it did nearby.
 SMALL = {
-    **{"vocab_size": 1024, "context_length": 384, "tied": False},
+    **{"vocab_size": 1024, "context_length": 320, "tied": False},
     **{"n_layers": 2, "n_heads": 4, "d_model": 128, "head_dim": 64},
 }
 # Small batches, and rates ten times those of large models: few steps have to do.
 FAST = {
-    **{"batch_size": 4, "context_length": 256, "muon_lr": 0.03, "adamw_lr": 0.05},
+    **{"batch_size": 4, "context_length": 288, "muon_lr": 0.03, "adamw_lr": 0.05},
     **{"weight_decay": 0.0, "decay": 0.9},
 }
 
@@ -91,7 +91,7 @@ PRESETS = {
     ),
     # The book's model, which chapter 6 makes an assistant of.
     "book": Preset(
-        GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=1_700, eval_every=500), n_stories=18_000
+        GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=1_600, eval_every=500), n_stories=18_000
     ),
     "10M": Preset(
         GPTConfig.qwen3(vocab_size=4096, n_layers=6, n_heads=5, d_model=320, tied=False),

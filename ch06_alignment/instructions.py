@@ -3,7 +3,7 @@
 A task is what a user asks for, an answer that is right, and a mark. No person and no other model
 judges: what was asked for is known, and `parse` finds out whether a reply has it.
 
->>> task = requests(stories(1, seed=7)[0])
+>>> task = request(stories(1, seed=7)[0], random.Random(0))
 >>> task.is_right(task.answer)
 True
 """
@@ -13,14 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ch01_overview.corpus import Story, parse, stories
-from ch01_overview.story_world import TALE_OPENINGS, Character
+from ch01_overview.story_world import Character
 
 __all__ = [
     "Task",
     "conversation",
     "conversations",
     "messages",
-    "opening",
     "questions",
     "request",
     "with_text",
@@ -71,21 +70,6 @@ def request(story: Story, rng: random.Random) -> Task:
         is_right=lambda reply: (
             (f := parse(reply)) is not None
             and (f.form, [c.name for c in f.characters]) == ("dialogue", names)
-        ),
-    )
-
-
-def opening(story: Story, rng: random.Random) -> Task:
-    """The instruction that the first sentence of a tale is an answer to."""
-    hero = story.facts.hero
-    told = f"{hero.trait} {hero.kind} called {hero.name}."
-    wording = rng.choice(("Begin a tale about {}.", "How does a tale about {} begin?"))
-    return Task(
-        kind="opening",
-        prompt=wording.format(f"{hero.name} the {hero.trait} {hero.kind}"),
-        answer=story.text[: story.text.index(".") + 1],
-        is_right=lambda reply: (
-            reply in {f"{first}{hero.article} {told}" for first in TALE_OPENINGS}
         ),
     )
 
@@ -149,17 +133,6 @@ def messages(tasks: list[Task]) -> list[dict[str, str]]:
 
 
 def conversations(n: int, seed: int = 0) -> list[list[dict[str, str]]]:
-    """`n` conversations about stories; the same seed gives the same ones.
-
-    In two of five, four tales are begun: short lessons in doing what one is told.
-    """
+    """`n` conversations about stories; the same seed gives the same ones."""
     rng = random.Random(seed)
-    told = stories(n, seed=seed)
-    tales = [story for story in told if story.facts.form == "tale"]
-    talks = []
-    for story in told:
-        if tales and rng.random() < 0.4:
-            talks.append(messages([opening(tale, rng) for tale in rng.choices(tales, k=4)]))
-        else:
-            talks.append(conversation(story, rng))
-    return talks
+    return [conversation(story, rng) for story in stories(n, seed=seed)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ch01_overview.corpus import Story, parse, stories
+from ch01_overview.story_world import Facts
 from ch02_tokenization.tokenizer import CONTROL_TOKENS, train_bpe
 from ch04_model.huggingface import save_pretrained
 from ch04_model.model import GPT, GPTConfig
@@ -20,7 +21,6 @@ from ch06_alignment.instructions import (
     Task,
     conversation,
     conversations,
-    opening,
     questions,
     request,
 )
@@ -28,11 +28,12 @@ from ch06_alignment.instructions import (
 TOLD = stories(300, seed=31)
 TOKENIZER = train_bpe([s.text for s in TOLD], 509, CONTROL_TOKENS)
 TALE = (
-    "Once upon a time there was a shy owl called Mia. She lived under an old cart and loved baking "
-    "bread and telling jokes. Next door lived Theo, a brave fox in a red coat. One day Mia found a "
-    "red kite at the mill. Then Theo waved goodbye and went to the lake. It smelled of rain. That "
-    "night Mia took the red kite home and put it near the big bed. Theo was still by the lake. All "
-    "slept well. Mia dreamed of dragons."
+    "The tale of Mia the shy owl:\nOnce upon a time there was a shy owl called Mia. She lived "
+    "under an old cart, loved baking bread and hated wet socks. Next door lived Theo, a brave fox "
+    "in a red coat. They often played with Gus, a kind owl in a blue cap. One day Mia found a new "
+    "kite at the mill. Mia called it sweet. Then Mia waved goodbye to Theo, who went to the park. "
+    "The park smelled of rain. That night Mia took the new kite home and put it near the big bed. "
+    "All slept well. Mia dreamed of dragons."
 )
 
 
@@ -44,14 +45,20 @@ def tiny_model() -> GPT:
     return model.eval()
 
 
+def subject(facts: Facts) -> tuple:
+    """What a request for a text says about it."""
+    names = [c.name for c in facts.characters]
+    about = {"tale": facts.hero, "poem": facts.places, "dialogue": names}
+    return facts.form, about[facts.form]
+
+
 def test_every_answer_is_right_by_its_own_mark_and_wrong_by_that_of_another_story():
     rng = random.Random(3)
     for story, other in itertools.pairwise(TOLD):
         wanted = request(story, rng)
         assert wanted.is_right(wanted.answer)
         assert not wanted.is_right(wanted.answer[:-1])
-        if story.facts.form != other.facts.form or story.facts.hero != other.facts.hero:
-            assert not wanted.is_right(other.text)
+        assert wanted.is_right(other.text) == (subject(story.facts) == subject(other.facts))
         for task in questions(story, rng):
             assert task.is_right(task.answer)
             assert not task.is_right(task.answer.replace(".", ""))
@@ -61,27 +68,20 @@ def test_every_answer_is_right_by_its_own_mark_and_wrong_by_that_of_another_stor
 def test_the_questions_about_a_tale_and_their_answers_are_those_of_a_careful_reader():
     asked = questions(Story(TALE, parse(TALE), 0.0), random.Random(0))
     assert [(task.kind, task.answer) for task in asked] == [
-        ("holder", "Mia has the red kite."),
-        ("first", "Mia had the red kite first."),
+        ("holder", "Mia has the new kite."),
+        ("first", "Mia had the new kite first."),
         ("who", "Mia is a shy owl."),
         ("who", "Theo is a brave fox."),
+        ("who", "Gus is a kind owl."),
         ("home", "Mia lives under an old cart."),
-        ("away", "Theo is by the lake."),
+        ("away", "Theo is in the park."),
     ]
 
 
 def test_another_tale_about_the_same_hero_is_right_too():
     wanted = request(Story(TALE, parse(TALE), 0.0), random.Random(0))
-    assert wanted.is_right(TALE.replace("red kite", "blue drum").replace("the kite", "the drum"))
+    assert wanted.is_right(TALE.replace("new kite", "odd drum").replace("a odd", "an odd"))
     assert not wanted.is_right(TALE.replace("shy owl", "shy swan"))
-
-
-def test_a_tale_may_begin_in_any_of_its_ways_and_about_nobody_else():
-    task = opening(Story(TALE, parse(TALE), 0.0), random.Random(0))
-    assert task.answer == "Once upon a time there was a shy owl called Mia."
-    assert task.is_right("Long ago there lived a shy owl called Mia.")
-    assert not task.is_right("Long ago there lived a shy fox called Mia.")
-    assert not task.is_right("Long ago there lived an shy owl called Mia.")
 
 
 def test_a_conversation_takes_turns_and_asks_about_its_own_story():
@@ -128,7 +128,7 @@ def test_a_conversation_that_does_not_fit_is_left_out_not_cut():
 
 def test_fine_tuning_moves_the_loss_on_answers_and_is_reproducible(monkeypatch):
     monkeypatch.setattr(finetune, "N_CONVERSATIONS", 30)
-    config = TrainConfig(steps=5, batch_size=3)
+    config = TrainConfig(steps=11, batch_size=3, adamw_lr=0.05)
     first, second = tiny_model(), tiny_model()
     history = finetune.finetune(first, TOKENIZER, config)
     assert finetune.finetune(second, TOKENIZER, config)[-1]["loss"] == history[-1]["loss"]

@@ -1,0 +1,100 @@
+"""How the exercises are marked: a wrong answer gets a reason and a hint, not a traceback.
+
+A chapter's `checks.py` has a function for each exercise. It says what it tries and what should come
+out; `checked` turns the outcome into one line.
+
+    @checked
+    def check_softmax(softmax):
+        expect(softmax([0.0, 0.0]), [0.5, 0.5], "softmax([0.0, 0.0])", hint="Divide by the sum.")
+"""
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["WrongAnswerError", "checked", "expect", "require"]
+
+
+class WrongAnswerError(Exception):
+    """An answer that is not right yet. JupyterLab shows its message alone."""
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()
+
+
+def checked(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Make `check_x` print "x: correct", or "x: not done yet" for a stub.
+
+    Raises:
+        WrongAnswerError: if the answer is wrong.
+    """
+    name = check.__name__.removeprefix("check_")
+
+    @wraps(check)
+    def run(answer: Any) -> None:
+        try:
+            check(answer)
+        except NotImplementedError:
+            print(f"{name}: not done yet")
+        else:
+            print(f"{name}: correct")
+
+    return run
+
+
+def require(holds: bool, what: str, hint: str) -> None:
+    """Reject the answer unless `what` holds."""
+    if not holds:
+        raise WrongAnswerError(f"Not right yet: {what}.\nHint: {hint}")
+
+
+def expect(
+    got: Any,
+    expected: Any,
+    asked: str,
+    hint: str,
+    tolerance: float | None = None,
+) -> None:
+    """Reject the answer unless `got` has the type, then the shape, then the values of `expected`.
+
+    Nothing is broadcast or converted. Numbers in tensors and arrays may differ by what
+    `torch.testing.assert_close` allows for their type, other numbers by a millionth; `tolerance`
+    takes the place of both, relative and absolute.
+    """
+
+    def reject(reason: str) -> None:
+        raise WrongAnswerError(f"Not right yet: {asked}\n  {reason}\nHint: {hint}")
+
+    # Where a float is expected, any real number will do; a bool is no number.
+    kind = Real if isinstance(expected, float) else type(expected)
+    if not isinstance(got, kind) or isinstance(got, bool) != isinstance(expected, bool):
+        reject(f"should be of type {type(expected).__name__}, got {type(got).__name__}")
+    if isinstance(expected, torch.Tensor | np.ndarray):
+        if got.shape != expected.shape:
+            reject(f"should have shape {tuple(expected.shape)}, got {tuple(got.shape)}")
+        if got.dtype != expected.dtype:
+            reject(f"should have dtype {expected.dtype}, got {got.dtype}")
+        got, expected = torch.as_tensor(got), torch.as_tensor(expected)
+        try:
+            torch.testing.assert_close(
+                got, expected, rtol=tolerance, atol=tolerance, equal_nan=True
+            )
+        except AssertionError as error:
+            reject(str(error))
+    elif isinstance(expected, float):
+        near = 1e-6 if tolerance is None else tolerance
+        same = math.isclose(got, expected, rel_tol=near, abs_tol=near)
+        if not same and not (math.isnan(got) and math.isnan(expected)):
+            reject(f"should be {expected:.6g}, got {got:.6g}")
+    elif isinstance(expected, list | tuple):
+        if len(got) != len(expected):
+            reject(f"should have {len(expected)} items, got {len(got)}: {got!r}")
+        for i, (one, other) in enumerate(zip(got, expected, strict=True)):
+            expect(one, other, f"{asked}, item {i}", hint, tolerance)
+    elif got != expected:
+        reject(f"should be {expected!r}\n  got       {got!r}")

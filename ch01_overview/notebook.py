@@ -1,0 +1,24 @@
+"""What every notebook of the book uses: its plot style, and a look at the code it imports."""
+
+import inspect
+from pathlib import Path
+from textwrap import dedent
+
+import matplotlib.pyplot as plt
+from IPython.display import Markdown, display
+
+__all__ = ["show_source", "use_book_style"]
+
+
+def use_book_style() -> None:
+    """Draw the figures from here on in the book's style (`book.mplstyle`)."""
+    plt.style.use(Path(__file__).with_name("book.mplstyle"))
+
+
+def show_source(*things: object) -> None:
+    """Show the code of functions, classes or methods, as it stands in the file it came from.
+
+    What is read is then what is imported, down to the last character.
+    """
+    code = "\n\n".join(dedent(inspect.getsource(thing)).strip() for thing in things)
+    display(Markdown(f"```python\n{code}\n```"))
