@@ -1,6 +1,7 @@
 """What every notebook of the book uses: its plot style, and a look at the code it imports."""
 
 import inspect
+import warnings
 from pathlib import Path
 from textwrap import dedent
 
@@ -8,6 +9,9 @@ import matplotlib.pyplot as plt
 from IPython.display import Markdown, display
 
 __all__ = ["show_source", "use_book_style"]
+
+# Without ipywidgets a progress bar is drawn as text, which is what the book wants.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def use_book_style() -> None:

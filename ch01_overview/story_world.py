@@ -413,7 +413,7 @@ class Scene:
 
     def refuse(self, others: list[Character]) -> None:
         """Nothing changes hands; somebody minds, or does not."""
-        other = self.somebody(others, " asked for it.")
+        other = self.somebody(others, f" asked for the {self.thing}.")
         self.narrator.pick(
             [
                 " It was no use.",
@@ -434,7 +434,7 @@ class Scene:
             [
                 f" {character.name} was as happy as ",
                 ' "How ',
-                f" {character.name} called it ",
+                f" {character.name} called the {self.thing} ",
             ]
         )
         self.narrator.pick(JOYS if way == 0 else PRAISES)

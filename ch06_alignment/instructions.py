@@ -113,11 +113,11 @@ def with_text(story: Story, question: Task) -> str:
     return f"{story.text}\n\n{question.prompt}"
 
 
-def conversation(story: Story, rng: random.Random, n_questions: int = 3) -> list[dict[str, str]]:
+def conversation(story: Story, rng: random.Random, n_questions: int = 4) -> list[dict[str, str]]:
     """Messages about a story: it is asked for or brought along, then comes one question or more."""
     asked = questions(story, rng)
     asked = rng.sample(asked, min(n_questions, len(asked)))
-    if asked and rng.random() < 0.5:
+    if asked and rng.random() < 0.7:
         asked[0] = replace(asked[0], prompt=with_text(story, asked[0]))
         return messages(asked)
     return messages([request(story, rng), *asked])

@@ -22,7 +22,7 @@ TALE = (
     "The tale of Mia the shy owl:\nOnce upon a time there was a shy owl called Mia. She lived "
     "under an old cart, loved baking bread and hated wet socks. Next door lived Theo, a brave fox "
     "in a red coat. They often played with Gus, a kind owl in a blue cap. One day Mia found a new "
-    "kite at the mill. Mia called it sweet."
+    "kite at the mill. Mia called the new kite sweet."
 )
 
 
@@ -167,8 +167,8 @@ def test_a_single_wrong_word_makes_a_text_no_story():
 
 def test_giving_away_what_one_does_not_have_is_no_story():
     told = (
-        TALE + " Then {} gave the new kite to {}. {} called it grand. That night {} took the new "
-        "kite home and put it near the big bed. All slept well. {} dreamed of dragons."
+        TALE + " Then {} gave the new kite to {}. {} was as happy as a bee. That night {} took the "
+        "new kite home and put it near the big bed. All slept well. {} dreamed of dragons."
     )
     assert parse(told.format("Mia", "Theo", "Theo", "Theo", "Theo")) is not None
     assert parse(told.format("Theo", "Mia", "Mia", "Mia", "Mia")) is None

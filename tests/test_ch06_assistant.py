@@ -31,9 +31,9 @@ TALE = (
     "The tale of Mia the shy owl:\nOnce upon a time there was a shy owl called Mia. She lived "
     "under an old cart, loved baking bread and hated wet socks. Next door lived Theo, a brave fox "
     "in a red coat. They often played with Gus, a kind owl in a blue cap. One day Mia found a new "
-    "kite at the mill. Mia called it sweet. Then Mia waved goodbye to Theo, who went to the park. "
-    "The park smelled of rain. That night Mia took the new kite home and put it near the big bed. "
-    "All slept well. Mia dreamed of dragons."
+    "kite at the mill. Mia called the new kite sweet. Then Mia waved goodbye to Theo, who went to "
+    "the park. The park smelled of rain. That night Mia took the new kite home and put it near the "
+    "big bed. All slept well. Mia dreamed of dragons."
 )
 
 
