@@ -5,11 +5,12 @@
 Shapes: N ids in a stream, S texts.
 """
 
+import ast
 import codecs
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,7 +31,6 @@ __all__ = [
     "PRESETS",
     "Corpus",
     "Preset",
-    "CHAPTERS",
     "find_preset",
     "fingerprint",
     "folder_in_cache",
@@ -43,14 +43,6 @@ __all__ = [
     "train_from_scratch",
 ]
 
-# All that shapes a pretrained model is in the code of these.
-CHAPTERS = (
-    "ch01_overview",
-    "ch02_tokenization",
-    "ch03_attention",
-    "ch04_model",
-    "ch05_pretraining",
-)
 VAL_SHARE = 0.1  # of a text of one's own, at its end
 N_VAL_STORIES = 1_000
 N_TOKENIZER_STORIES = 5_000  # more of them change no merge that matters, and take time
@@ -61,7 +53,7 @@ PIECE = 1 << 20  # bytes of a file in memory at a time
 # from far back, and the wider a head, the more of its columns turn so slowly that the name looks
 # there as it did nearby.
 SMALL = {
-    **{"vocab_size": 1024, "context_length": 320, "tied": False},
+    **{"vocab_size": 1024, "context_length": 384, "tied": False},
     **{"n_layers": 2, "n_heads": 4, "d_model": 128, "head_dim": 64},
 }
 # Small batches, and rates ten times those of large models: few steps have to do.
@@ -229,15 +221,30 @@ def folder_in_cache(name: str) -> Path:
     return folder
 
 
-def fingerprint(*things: str | bytes, chapters: Sequence[str] = CHAPTERS) -> str:
-    """Twelve hex digits that change with any of `things`, the code of `chapters`, or torch."""
+def fingerprint(*things: str | bytes, module: str = __name__) -> str:
+    """Twelve hex digits that change with any of `things`, torch, or the code behind `module`.
+
+    That is the code of the module itself and of all the book's modules that it imports, directly or
+    not: whatever can shape a model that the module trains.
+    """
     digest = hashlib.sha256(torch.__version__.encode())
-    for chapter in chapters:
-        for path in sorted((Path(__file__).parents[1] / chapter).glob("*.py")):
-            digest.update(path.read_bytes())
+    for _, code in sorted(_code_behind(module, {}).items()):
+        digest.update(code)
     for thing in things:
         digest.update(thing.encode() if isinstance(thing, str) else thing)
     return digest.hexdigest()[:12]
+
+
+def _code_behind(module: str, found: dict[str, bytes]) -> dict[str, bytes]:
+    """Add to `found` the book's module of that name and those that it imports."""
+    path = Path(__file__).parents[1] / (module.replace(".", "/") + ".py")
+    if module not in found and path.exists():
+        found[module] = path.read_bytes()
+        for node in ast.walk(ast.parse(found[module])):
+            if isinstance(node, ast.ImportFrom):
+                for name in (node.module, *(f"{node.module}.{part.name}" for part in node.names)):
+                    _code_behind(name, found)
+    return found
 
 
 def _key(source: str | Path, preset: Preset) -> str:

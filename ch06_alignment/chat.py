@@ -23,10 +23,10 @@ from ch06_alignment.finetune import TEMPERATURE, assistant_folder
 
 __all__ = ["answer", "fit", "main", "spell"]
 
-ROOM = 200  # tokens kept free for an answer: about the longest story
+ROOM = 100  # tokens kept free for an answer; one that takes more pushes the oldest out
 WELCOME = """
 Ask for a tale, a poem or a talk, then ask about it. For example:
-  Tell a tale about Mia the shy owl.      Who has the thing it tells of? Ask for it by its name.
+  Tell a tale about Mia the shy owl.      Who has the ... at the end?
   Write a poem about the river.           Let Max and Ivy talk.
 An empty line ends the conversation.
 """
@@ -68,12 +68,12 @@ def answer(
 ) -> Iterator[str]:
     """The assistant's reply to a conversation, piece by piece."""
     context_length = model.config.context_length
-    messages = fit(messages, tokenizer, context_length - ROOM // 2)
+    messages = fit(messages, tokenizer, context_length - ROOM)
     ids, end = format_chat(messages, tokenizer), tokenizer.special_ids[END]
     tokens = stream(
         model,
         torch.tensor([ids]),
-        context_length - len(ids),
+        context_length,
         temperature=TEMPERATURE,
         stop_ids=(end,),
         generator=generator,

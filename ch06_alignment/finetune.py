@@ -24,7 +24,7 @@ from ch05_pretraining.config import TrainConfig
 from ch05_pretraining.evaluation import IGNORED, evaluate
 from ch05_pretraining.loop import train
 from ch05_pretraining.recipes import (
-    CHAPTERS,
+    PRESETS,
     fingerprint,
     folder_in_cache,
     held_out_stories,
@@ -94,7 +94,7 @@ def assistant() -> tuple[GPT, BPETokenizer]:
 
 def assistant_folder() -> Path:
     """Where the assistant is kept, with its report card; it is trained if it is not there yet."""
-    key = fingerprint(str(CONFIG), chapters=(*CHAPTERS, "ch06_alignment"))
+    key = fingerprint(str(CONFIG), module=__name__)
     folder = folder_in_cache("models") / f"assistant-{key}"
     if not folder.exists():
         model, tokenizer = pretrained()
@@ -115,7 +115,9 @@ def assistant_folder() -> Path:
 def report_card(base: GPT, model: GPT, tokenizer: BPETokenizer, n: int = 200) -> str:
     """How good a pretrained model and its assistant are, on texts that neither has seen."""
     corpus = held_out_stories(tokenizer)
-    loss = evaluate(base, corpus.val_ids, starts=corpus.val_starts)
+    # In windows as long as those it was trained on: it has never seen a position beyond.
+    window = PRESETS["book"].train.context_length
+    loss = evaluate(base, corpus.val_ids, window, starts=corpus.val_starts)
     generator = torch.Generator().manual_seed(0)
     rows = [
         ("loss on held-out text, bits per byte", f"{corpus.bits_per_byte(loss):.4f}"),

@@ -1,6 +1,9 @@
 """Corpora made ready, presets, the cache of trained models, and the command line."""
 
 import math
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -181,3 +184,12 @@ def test_the_command_line_tells_the_distance_to_the_floor_of_stories(capsys, mon
     said = capsys.readouterr().out
     assert "times the floor" in said
     assert "0% of 100 samples are stories" in said
+
+
+def test_the_cache_knows_a_model_by_all_the_code_behind_it_and_no_other():
+    script = "import sys, ch05_pretraining.recipes; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    chapters = {m for m in loaded.stdout.decode().split() if re.match(r"ch\d\d_\w+\.", m)}
+    assert set(recipes._code_behind("ch05_pretraining.recipes", {})) == chapters
+    assert recipes.fingerprint() == recipes.fingerprint()
+    assert recipes.fingerprint() != recipes.fingerprint(module="ch05_pretraining.pretrain")

@@ -92,7 +92,7 @@ def test_a_conversation_takes_turns_and_asks_about_its_own_story():
         assert [m["role"] for m in messages] == ["user", "assistant"] * (len(messages) // 2)
         asked_for += messages[1]["content"] == story.text
         assert messages[1]["content"] == story.text or story.text in messages[0]["content"]
-    assert 0.4 < asked_for / len(TOLD) < 0.9  # poems are always asked for
+    assert 0.3 < asked_for / len(TOLD) < 0.6  # poems are always asked for
 
 
 def test_the_same_seed_gives_the_same_conversations():
