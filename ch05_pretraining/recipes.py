@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ch01_overview.corpus import parse, stories, text_path
+from ch01_overview.corpus import TRAIN_SEED, parse, stories, text_path
 from ch01_overview.files import cache_folder, make_folder
 from ch02_tokenization.tokenizer import CONTROL_TOKENS, END_OF_TEXT, BPETokenizer, train_bpe
 from ch04_model.huggingface import load_pretrained, save_pretrained
@@ -138,7 +138,7 @@ def load_corpus(source: str | Path, preset: Preset) -> tuple[BPETokenizer, Corpu
 
 def _story_corpus(preset: Preset) -> tuple[BPETokenizer, Corpus]:
     unseen = {story.text for story in stories(N_VAL_STORIES, seed=0)}
-    texts = [s.text for s in stories(preset.n_stories, seed=1) if s.text not in unseen]
+    texts = [s.text for s in stories(preset.n_stories, TRAIN_SEED) if s.text not in unseen]
     tokenizer = train_bpe(texts[:N_TOKENIZER_STORIES], preset.model.vocab_size, CONTROL_TOKENS)
     ids = _stream(texts, tokenizer)
     starts = document_starts(ids, tokenizer.special_ids[END_OF_TEXT])

@@ -48,7 +48,7 @@ __all__ = [
 N_CONVERSATIONS = 6_000
 # Rates somewhat below those of pretraining. A batch is of whole conversations.
 CONFIG = TrainConfig(steps=600, batch_size=8, muon_lr=0.02, adamw_lr=0.03, decay=0.8)
-TEMPERATURE = 0.5  # of replies: tales vary, and mistakes stay rare
+TEMPERATURE = 0.3  # of replies: tales vary, and mistakes stay rare
 
 
 def batches(

@@ -114,10 +114,14 @@ def with_text(story: Story, question: Task) -> str:
 
 
 def conversation(story: Story, rng: random.Random, n_questions: int = 4) -> list[dict[str, str]]:
-    """Messages about a story: it is asked for or brought along, then comes one question or more."""
+    """Messages about a story: it is asked for or brought along, then come questions about it.
+
+    One of the questions is who has the thing in the end: what is hardest is asked most.
+    """
     asked = questions(story, rng)
-    asked = rng.sample(asked, min(n_questions, len(asked)))
-    if asked and rng.random() < 0.7:
+    asked = asked[:1] + rng.sample(asked[1:], min(n_questions, len(asked)) - 1) if asked else []
+    rng.shuffle(asked)
+    if asked and rng.random() < 0.5:
         asked[0] = replace(asked[0], prompt=with_text(story, asked[0]))
         return messages(asked)
     return messages([request(story, rng), *asked])
