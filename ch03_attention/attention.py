@@ -131,7 +131,7 @@ def apply_rope(
     Source: Su et al. 2021, section 3.4.2, equation 34.
     """
     a, b = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-b, a), dim=-1) * sin
+    return torch.addcmul(x * cos, torch.cat((-b, a), dim=-1), sin)  # x cos + (-b, a) sin
 
 
 class KVCache:
@@ -153,6 +153,7 @@ class KVCache:
         shape = (n_layers, batch_size, n_kv_heads, context_length, head_dim)
         like = torch.empty(0) if like is None else like
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self._layers = [(self.keys[i], self.values[i]) for i in range(n_layers)]  # views of them
         self._length = 0
 
     @property
@@ -169,19 +170,19 @@ class KVCache:
 
         Raises: ValueError when the new ones do not fit.
         """
-        n_layers, _, _, context_length, _ = self.keys.shape
-        start, end = self._length, self._length + k.shape[2]
+        keys, values = self._layers[layer]
+        n_new, context_length = k.shape[2], keys.shape[2]
+        start, end = self._length, self._length + n_new
         if end > context_length:
             raise ValueError(
-                f"{start} of the cache's {context_length} positions are taken, so {k.shape[2]} "
+                f"{start} of the cache's {context_length} positions are taken, so {n_new} "
                 "more do not fit: truncate it, or make a longer one"
             )
-        keys, values = self.keys[layer], self.values[layer]
-        keys[:, :, start:end] = k
-        values[:, :, start:end] = v
-        if layer == n_layers - 1:
+        keys.narrow(2, start, n_new).copy_(k)  # as keys[:, :, start:end] = k, in half the time
+        values.narrow(2, start, n_new).copy_(v)
+        if layer == len(self._layers) - 1:
             self._length = end
-        return keys[:, :, :end], values[:, :, :end]
+        return keys.narrow(2, 0, end), values.narrow(2, 0, end)
 
     def truncate(self, length: int) -> None:
         """Forget all positions but the first `length`.
@@ -224,6 +225,7 @@ class MultiHeadAttention(nn.Module):
         # Queries, keys and values from one matrix: one large product is faster than three small.
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
         self.out = nn.Linear(n_heads * self.head_dim, d_model, bias=bias)
+        self.qk_normed = qk_norm is not nn.Identity
         self.q_norm, self.k_norm = qk_norm(self.head_dim), qk_norm(self.head_dim)
 
     def project(
@@ -233,11 +235,15 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B K T D"], Float[Tensor, "B K T D"]]:
         """The queries, keys and values of `x`; `rope` turns queries and keys by their positions."""
         B, T, _ = x.shape
+        H, K = self.n_heads, self.n_kv_heads
         heads = self.qkv(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H + 2K, T, D)
-        q, k, v = heads.split((self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=1)
-        q, k = self.q_norm(q), self.k_norm(k)
+        qk, v = heads.split_with_sizes((H + K, K), dim=1)
+        if self.qk_normed:
+            q, k = qk.split_with_sizes((H, K), dim=1)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         if rope is not None:
-            q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+            qk = apply_rope(qk, *rope)  # both at once takes half as many small operations
+        q, k = qk.split_with_sizes((H, K), dim=1)
         return q, k, v
 
     def forward(

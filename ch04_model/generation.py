@@ -136,7 +136,7 @@ def _stream(model, ids, max_new_tokens, filters, stop_ids, generator) -> Iterato
         unread = tokens[:, None]
         so_far.append(unread)
         yield tokens
-        if stopped.all():
+        if len(stops) and stopped.all():
             return
 
 

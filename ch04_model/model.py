@@ -145,14 +145,14 @@ class RMSNorm(nn.Module):
     def __init__(self, width: int, eps: float = 1e-6):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.register_buffer("eps", torch.tensor(eps), persistent=False)  # follows from the config
 
     def forward(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
         """The normed rows of `x`, computed in float32 because squares overflow in float16."""
-        rows = x.float()
-        # The mean square by way of the length, sqrt(sum(x²)), for which torch has a fused kernel.
-        mean_square = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).square() / x.shape[-1]
-        return (rows * (torch.rsqrt(mean_square + self.eps) * self.weight)).to(x.dtype)
+        # The length is sqrt(sum(x²)): for it and for eps + length²/C, torch has fused kernels.
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        mean_square = torch.addcmul(self.eps, length, length, value=1 / x.shape[-1])
+        return (x * (mean_square.rsqrt() * self.weight)).type_as(x)
 
 
 class LayerNorm(nn.Module):
