@@ -83,7 +83,7 @@ PRESETS = {
     ),
     # The book's model, which chapter 6 makes an assistant of.
     "book": Preset(
-        GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=1_500, eval_every=500), n_stories=18_000
+        GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=1_450, eval_every=500), n_stories=18_000
     ),
     "10M": Preset(
         GPTConfig.qwen3(vocab_size=4096, n_layers=6, n_heads=5, d_model=320, tied=False),

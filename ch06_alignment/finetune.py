@@ -47,8 +47,8 @@ __all__ = [
 
 N_CONVERSATIONS = 6_000
 # Rates somewhat below those of pretraining. A batch is of whole conversations.
-CONFIG = TrainConfig(steps=600, batch_size=8, muon_lr=0.02, adamw_lr=0.03, decay=0.8)
-TEMPERATURE = 0.3  # of replies: tales vary, and mistakes stay rare
+CONFIG = TrainConfig(steps=520, batch_size=8, muon_lr=0.02, adamw_lr=0.03, decay=0.8)
+TEMPERATURE = 0.2  # of replies: tales vary, and mistakes stay rare
 
 
 def batches(
@@ -75,9 +75,15 @@ def finetune(
     config: TrainConfig = CONFIG,
     checkpoint: Path | None = None,
 ) -> list[dict]:
-    """Teach a pretrained model, in place, to answer; return the history of it."""
-    talks = conversations(N_CONVERSATIONS, seed=2)
-    data = batches(talks, tokenizer, config.batch_size, model.config.context_length)
+    """Teach a pretrained model, in place, to answer; return the history of it.
+
+    Raises:
+        ValueError: if the model's context is too short for any conversation.
+    """
+    talks, longest = conversations(N_CONVERSATIONS, seed=2), model.config.context_length
+    data = batches(talks, tokenizer, config.batch_size, longest)
+    if not data:
+        raise ValueError(f"no batch of conversations fits into a context of {longest} tokens")
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return data[torch.randint(len(data), (), generator=generator)]

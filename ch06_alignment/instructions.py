@@ -121,7 +121,7 @@ def conversation(story: Story, rng: random.Random, n_questions: int = 4) -> list
     asked = questions(story, rng)
     asked = asked[:1] + rng.sample(asked[1:], min(n_questions, len(asked)) - 1) if asked else []
     rng.shuffle(asked)
-    if asked and rng.random() < 0.5:
+    if asked and rng.random() < 0.4:
         asked[0] = replace(asked[0], prompt=with_text(story, asked[0]))
         return messages(asked)
     return messages([request(story, rng), *asked])
@@ -137,6 +137,20 @@ def messages(tasks: list[Task]) -> list[dict[str, str]]:
 
 
 def conversations(n: int, seed: int = 0) -> list[list[dict[str, str]]]:
-    """`n` conversations about stories; the same seed gives the same ones."""
+    """`n` conversations about stories; the same seed gives the same ones.
+
+    After a poem, and now and then after something else, comes another request: so that a user can
+    change the subject.
+    """
     rng = random.Random(seed)
-    return [conversation(story, rng) for story in stories(n, seed=seed)]
+    told = stories(n, seed=seed)
+    poems = [story for story in told if story.facts.form == "poem"]
+    talks = []
+    for story in told:
+        talk = conversation(story, rng)
+        if story.facts.form == "poem":
+            talk += messages([request(rng.choice(told), rng)])
+        elif poems and rng.random() < 0.15:
+            talk += messages([request(rng.choice(poems), rng)])
+        talks.append(talk)
+    return talks

@@ -39,7 +39,7 @@ TALE = (
 
 def tiny_model() -> GPT:
     torch.manual_seed(0)
-    sizes = {"n_layers": 1, "n_heads": 2, "d_model": 12, "context_length": 311}
+    sizes = {"n_layers": 1, "n_heads": 2, "d_model": 12, "context_length": 467}
     model = GPT(GPTConfig.qwen3(vocab_size=TOKENIZER.vocab_size, tied=False, **sizes))
     torch.nn.init.normal_(model.head.weight)
     return model.eval()
@@ -92,7 +92,7 @@ def test_a_conversation_takes_turns_and_asks_about_its_own_story():
         assert [m["role"] for m in messages] == ["user", "assistant"] * (len(messages) // 2)
         asked_for += messages[1]["content"] == story.text
         assert messages[1]["content"] == story.text or story.text in messages[0]["content"]
-    assert 0.3 < asked_for / len(TOLD) < 0.6  # poems are always asked for
+    assert 0.55 < asked_for / len(TOLD) < 0.8  # poems always, the others in three of five
 
 
 def test_the_same_seed_gives_the_same_conversations():
@@ -120,10 +120,17 @@ def test_in_a_batch_exactly_what_the_assistant_says_is_a_target():
 
 def test_a_conversation_that_does_not_fit_is_left_out_not_cut():
     talks = conversations(60, seed=41)
-    short = [talk for talk in talks if len(format_chat(talk, TOKENIZER)) <= 200]
+    short = [talk for talk in talks if len(format_chat(talk, TOKENIZER)) <= 400]
     assert 3 < len(short) < 60
-    kept = batches(talks, TOKENIZER, batch_size=1, longest=200)
+    kept = batches(talks, TOKENIZER, batch_size=1, longest=400)
     assert len(kept) == len(short)
+
+
+def test_fine_tuning_a_model_whose_context_holds_no_conversation_is_refused():
+    sizes = {"n_layers": 1, "n_heads": 2, "d_model": 12, "context_length": 7}
+    model = GPT(GPTConfig.qwen3(vocab_size=TOKENIZER.vocab_size, **sizes))
+    with pytest.raises(ValueError, match="context of 7 tokens"):
+        finetune.finetune(model, TOKENIZER, TrainConfig(steps=2))
 
 
 def test_fine_tuning_moves_the_loss_on_answers_and_is_reproducible(monkeypatch):
