@@ -1,7 +1,10 @@
 """The checks of chapter 2's exercises: what is tried, and what should come out."""
 
 import random
+import sys
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from tokenizers import Tokenizer, models
 
@@ -17,10 +20,49 @@ TEXTS = (
 )
 
 
-@cache
+MOST_STEPS = 500_000  # for a word of 61 letters; trying every spelling takes 10^12 and more
+
+
 def trained(vocab_size: int = 293) -> BPETokenizer:
-    """A small tokenizer of the texts above, with two special tokens."""
-    return train_bpe(TEXTS, vocab_size, (END_OF_TEXT, "<|user|>"))
+    """A small tokenizer of the texts above, with two special tokens; a new copy for each call."""
+    learned = _learned(vocab_size)
+    return BPETokenizer(dict(learned.vocab), list(learned.merges), list(learned.special_ids))
+
+
+@cache
+def _learned(vocab_size: int) -> BPETokenizer:
+    return train_bpe(TEXTS, vocab_size, ("<|user|>", END_OF_TEXT))
+
+
+def _in_few_steps(answer: Callable, *args: Any) -> Any:
+    """What `answer` returns; it is stopped after too many calls of functions, not of seconds."""
+    steps = 0
+
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+        what = f"a word of {len(args[0])} letters takes fewer than {MOST_STEPS:,} calls"
+        hint = "Do not try all spellings; keep what is known about each beginning of the word."
+        require(steps < MOST_STEPS, what, hint)
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        return answer(*args)
+    finally:
+        sys.setprofile(before)
+
+
+class _Undecodable(bytes):
+    """Bytes that have to be read by hand."""
+
+    def __getitem__(self, at: Any) -> Any:
+        part = super().__getitem__(at)
+        return _Undecodable(part) if isinstance(part, bytes) else part
+
+    def decode(self, *_: Any, **__: Any) -> str:
+        require(False, "code_points reads the bytes itself", "`decode` is not allowed here.")
+        return ""
 
 
 @checked
@@ -34,7 +76,7 @@ def check_code_points(code_points):
         ("\x00\x7f\x80\u0800\uffff\U00010000\U0010ffff", "Try the edges of the four rows."),
         ("", "No bytes, no numbers."),
     ]:
-        data = text.encode()
+        data = _Undecodable(text.encode())
         expect(code_points(data), [ord(c) for c in text], f"code_points({data!r})", hint)
 
 
@@ -45,6 +87,7 @@ def check_bytes_per_token(bytes_per_token):
         (TEXTS[:1], "Divide bytes by tokens, not the other way round."),
         ((TEXTS[0], TEXTS[3]), "Add up first, then divide; a short text has a small say."),
         (TEXTS, "Count bytes, len(text.encode()), not characters."),
+        ((" sn", "owy"), "Encode each text by itself: joined, these two are one token."),
     ]:
         expected = solutions.bytes_per_token(trained(), texts)
         expect(bytes_per_token(trained(), texts), expected, f"the texts {texts}", hint)
@@ -54,18 +97,20 @@ def check_bytes_per_token(bytes_per_token):
 def check_shrink(shrink):
     """A shrunk tokenizer is the one that a shorter training gives."""
     for vocab_size in (293, 283, 271, 258):
-        got, expected = shrink(trained(), vocab_size), trained(vocab_size)
+        tokenizer, expected = trained(), trained(vocab_size)
+        got = shrink(tokenizer, vocab_size)
         asked = f"shrink(tokenizer, {vocab_size})"
         require(
             isinstance(got, BPETokenizer), f"{asked} gives a BPETokenizer", "Build a new tokenizer."
         )
         hint = "256 bytes and two special tokens are in the vocabulary, too; the rest are merges."
         expect(got.merges, expected.merges, f"{asked}.merges", hint)
-        hint = "Special tokens stay, with the ids after the last merge."
+        expect(got.vocab, expected.vocab, f"{asked}.vocab", hint)
+        hint = "Special tokens stay, in their order, with the ids after the last merge."
         expect(got.special_ids, expected.special_ids, f"{asked}.special_ids", hint)
-    require(
-        len(trained().merges) == 35, "the tokenizer that was passed in is unchanged", "Copy first."
-    )
+        for name in ("vocab", "merges", "special_ids"):
+            same = getattr(tokenizer, name) == getattr(trained(), name)
+            require(same, f"{asked} leaves the {name} of what it is given", "Copy first.")
 
 
 @checked
@@ -86,6 +131,10 @@ def check_count_spellings(count_spellings):
         hint = hint or "Add up, over all possible last tokens, the spellings of what is before it."
         expected = solutions.count_spellings(word, vocab)
         expect(count_spellings(word, vocab), expected, f"count_spellings({word}, {vocab})", hint)
+    long, vocab = b"a" * 61, {b"a", b"aa", b"aaaaa"}
+    expected = solutions.count_spellings(long, vocab)
+    got = _in_few_steps(count_spellings, long, vocab)
+    expect(got, expected, f"count_spellings(b'a' * 61, {vocab})", "As for short words.")
 
 
 @checked
@@ -97,6 +146,8 @@ def check_split_numbers(split_numbers):
         ("top10 x1000y 3.14159", "Digits are cut wherever they stand; the rest as GPT-2 does."),
         ("it's  10,000\n\n", "Everything that is no number is cut as before."),
         ("٣٤٥٦ ½", "Digits of other scripts are digits, too: \\p{N}."),
+        ("ⅧⅧⅧⅧ", "Roman numerals are no digits to str.isdigit, and numbers to \\p{N}."),
+        ("一二三四五", "These are letters to \\p{N}, whatever str.isnumeric says of them."),
         ("", "No text, no words."),
     ]:
         expected = solutions.split_numbers(text)
@@ -115,6 +166,12 @@ def check_never_used(never_used):
         expected = solutions.never_used(trained(), texts)
         got = never_used(trained(), texts)
         expect(got, expected, f"the tokens of ids 256 to 290 in {texts}", hint)
+    lines = train_bpe(["Owls.\n\n", " snowy snowy owls"], 271)
+    hint = "Encode each text by itself, with nothing put between them."
+    for texts in (["owls\n", " owls"], ["snowy", "snowy"], ["owls\n", ""]):
+        expected = solutions.never_used(lines, texts)
+        asked = f"{texts}, where line breaks and ' snowy' are tokens"
+        expect(never_used(lines, texts), expected, asked, hint)
 
 
 @checked
@@ -144,6 +201,21 @@ def check_stream_decode(stream_decode):
     hint = "When no more ids come, half a character is U+FFFD, as in tokenizer.decode."
     got = "".join(stream_decode(tokenizer, cut))
     expect(got, "a\ufffd", "'a🦉' without its last two bytes", hint)
+    id_of = {token: id for id, token in tokenizer.vocab.items()}
+    for data, pieces, hint in [
+        (
+            b"a\xef\xbf\xbdb",
+            ["a", "\ufffd", "b"],
+            "A U+FFFD in the text is a character like others.",
+        ),
+        (
+            b"\xc3hello world",
+            ["\ufffdh", *"ello world"],
+            "A first byte without its second is U+FFFD as soon as another byte comes.",
+        ),
+    ]:
+        got = list(stream_decode(tokenizer, [id_of[bytes([byte])] for byte in data]))
+        expect(got, pieces, f"the pieces of {data}, a byte a token", hint)
     seen = []
     pieces = stream_decode(tokenizer, (seen.append(id) or id for id in tokenizer.encode("ab")))
     next(iter(pieces), None)
@@ -169,8 +241,9 @@ def check_best_spelling(best_spelling):
         strings = {"".join(rng.choices("owl", k=rng.randint(1, 5))) for _ in range(41)} | set("owl")
         log_probs = {token: -rng.uniform(1, 4) * len(token) ** 0.7 for token in sorted(strings)}
         library = Tokenizer(models.Unigram([("?", -99.0), *log_probs.items()], 0, False))
-        word = "".join(rng.choices("owl", k=17))
-        got, expected = best_spelling(word, log_probs), library.encode(word).tokens
+        word = "".join(rng.choices("owl", k=61))
+        got = _in_few_steps(best_spelling, word, log_probs)
+        expected = library.encode(word).tokens
         spelled = isinstance(got, list) and "".join(got) == word and set(got) <= log_probs.keys()
         hint = "Return a list of tokens of the vocabulary that, joined, are the word."
         require(spelled, f"{got} spells {word!r}", hint)
@@ -196,6 +269,11 @@ def check_update_counts(update_counts):
         ),
         ({"ab": 2}, ("a", "b"), "Pairs that are no longer there are not listed, not even with 0."),
         ({"banana": 3, "bandana": 2, "nab": 5}, ("a", "n"), "Counts go from old pairs to new."),
+        (
+            {("ti", "c", "k"): 3, ("t", "i", "c"): 2},
+            ("i", "c"),
+            "A symbol of two letters is one symbol: ti + c is not the pair i + c.",
+        ),
     ]:
         symbols = {tuple(word): count for word, count in words.items()}
         counts = _count_pairs(symbols)
@@ -205,6 +283,11 @@ def check_update_counts(update_counts):
         asked = f"update_counts(words, counts, {pair}) of {words}"
         expect(update_counts(symbols, counts, pair), expected, asked, hint)
         require((symbols, counts) == before, f"{asked} leaves what it is given", "Copy first.")
+    symbols = {tuple("tick"): 3, tuple("owl"): 2}
+    counts = _count_pairs(symbols) | {("o", "w"): 1009}
+    _, got = update_counts(symbols, counts, ("c", "k"))
+    hint = "Do not count words without the pair again: move counts from old pairs to new ones."
+    require(got.get(("o", "w")) == 1009, "a count of o + w, false on purpose, is left alone", hint)
 
 
 def _count_pairs(words: dict) -> dict:

@@ -50,23 +50,40 @@ def test_windows_show_inputs_above_targets(texts_drawn):
     assert texts_drawn() == ["input", "END", "a", "b", "target", "a", "b", "END"]
 
 
-def test_gpt2_is_not_downloaded(monkeypatch, tmp_path):
-    def refuse(*_):
-        raise AssertionError("tiktoken was asked for GPT-2")
+CONTENT = b"what the file should hold"
 
-    monkeypatch.setattr(gpt2.tiktoken, "get_encoding", refuse)
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """The names of GPT-2's files in a folder that is told to be tiktoken's, all with CONTENT."""
+    right = hashlib.sha256(CONTENT).hexdigest()
+    monkeypatch.setattr(gpt2, "FILES", dict.fromkeys(gpt2.FILES, right))
+    monkeypatch.delenv("DATA_GYM_CACHE_DIR", raising=False)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    assert gpt2.cached_gpt2() is None
-    name = hashlib.sha1((gpt2.URL + gpt2.FILES[0]).encode()).hexdigest()
-    (tmp_path / name).write_bytes(b"one of the two")
-    assert gpt2.cached_gpt2() is None
+    monkeypatch.setattr(gpt2.tiktoken, "get_encoding", lambda name: f"the encoding {name}")
+    paths = [tmp_path / hashlib.sha1((gpt2.URL + f).encode()).hexdigest() for f in gpt2.FILES]
+    for path in paths:
+        path.write_bytes(CONTENT)
+    return paths
 
 
 @pytest.mark.parametrize("variable", ["TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"])
-def test_gpt2_is_found_where_tiktoken_keeps_it(monkeypatch, tmp_path, variable):
-    for file in gpt2.FILES:
-        (tmp_path / hashlib.sha1((gpt2.URL + file).encode()).hexdigest()).write_bytes(b"")
-    monkeypatch.setattr(gpt2.tiktoken, "get_encoding", lambda name: f"the encoding {name}")
-    monkeypatch.delenv("TIKTOKEN_CACHE_DIR", raising=False)
+def test_gpt2_is_found_where_tiktoken_keeps_it(monkeypatch, tmp_path, kept, variable):
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR")
     monkeypatch.setenv(variable, str(tmp_path))
     assert gpt2.cached_gpt2() == "the encoding gpt2"
+
+
+def test_gpt2_is_not_downloaded_when_a_file_is_missing(kept):
+    kept[1].unlink()
+    assert gpt2.cached_gpt2() is None
+
+
+def test_gpt2_is_not_downloaded_when_a_file_is_damaged(kept):
+    kept[1].write_bytes(CONTENT[:-1])
+    assert gpt2.cached_gpt2() is None
+
+
+def test_gpt2_is_not_downloaded_when_tiktoken_keeps_nothing(monkeypatch, kept):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
+    assert gpt2.cached_gpt2() is None

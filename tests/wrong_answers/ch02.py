@@ -36,6 +36,15 @@ def code_points__three_bytes_at_most(data):
     return points
 
 
+def code_points__decoded(data):
+    return [ord(character) for character in data.decode()]
+
+
+def bytes_per_token__texts_joined(tokenizer, texts):
+    whole = "".join(texts)
+    return len(whole.encode()) / len(tokenizer.encode(whole))
+
+
 def bytes_per_token__characters(tokenizer, texts):
     return sum(map(len, texts)) / sum(len(tokenizer.encode(text)) for text in texts)
 
@@ -61,6 +70,26 @@ def shrink__special_tokens_lost(tokenizer, vocab_size):
 
 def shrink__only_the_vocabulary(tokenizer, vocab_size):
     return dict(list(tokenizer.vocab.items())[:vocab_size])
+
+
+def shrink__special_tokens_sorted(tokenizer, vocab_size):
+    n = vocab_size - len(tokenizer.special_ids)
+    vocab = {id: token for id, token in tokenizer.vocab.items() if id < n}
+    return BPETokenizer(vocab, tokenizer.merges[: n - 256], sorted(tokenizer.special_ids))
+
+
+def shrink__vocabulary_of_the_caller_cut(tokenizer, vocab_size):
+    n = vocab_size - len(tokenizer.special_ids)
+    for id in [id for id in tokenizer.vocab if id >= n]:
+        del tokenizer.vocab[id]
+    return BPETokenizer(tokenizer.vocab, tokenizer.merges[: n - 256], list(tokenizer.special_ids))
+
+
+def count_spellings__all_tried(word, vocab):
+    if not word:
+        return 1
+    first = [token for token in vocab if word.startswith(token)]
+    return sum(count_spellings__all_tried(word[len(token) :], vocab) for token in first)
 
 
 def count_spellings__empty_has_none(word, vocab):
@@ -106,6 +135,31 @@ def split_numbers__latin_digits_only(text):
     return cut
 
 
+def _split_numbers_if(is_number, text):
+    cut = []
+    for word in regex.findall(SPLIT_PATTERN, text):
+        if is_number(word.strip()):
+            start = len(word) - len(word.strip())
+            ends = range(len(word), start, -3)
+            groups = [word[max(start, end - 3) : end] for end in reversed(ends)]
+            cut += [word[:start] + groups[0], *groups[1:]]
+        else:
+            cut.append(word)
+    return cut
+
+
+def split_numbers__isdigit(text):
+    return _split_numbers_if(str.isdigit, text)
+
+
+def split_numbers__isdecimal(text):
+    return _split_numbers_if(str.isdecimal, text)
+
+
+def split_numbers__isnumeric(text):
+    return _split_numbers_if(str.isnumeric, text)
+
+
 def never_used__occurs_in_the_text(tokenizer, texts):
     whole = "\n".join(texts).encode()
     return {id for id, token in tokenizer.vocab.items() if id >= 256 and token not in whole}
@@ -117,6 +171,18 @@ def never_used__all_ids(tokenizer, texts):
 
 def never_used__texts_joined(tokenizer, texts):
     return set(range(256, len(tokenizer.vocab))) - set(tokenizer.encode("".join(texts)))
+
+
+def never_used__joined_by_line_breaks(tokenizer, texts):
+    return set(range(256, len(tokenizer.vocab))) - set(tokenizer.encode("\n".join(texts)))
+
+
+def never_used__joined_by_spaces(tokenizer, texts):
+    return set(range(256, len(tokenizer.vocab))) - set(tokenizer.encode(" ".join(texts)))
+
+
+def never_used__joined_by_empty_lines(tokenizer, texts):
+    return set(range(256, len(tokenizer.vocab))) - set(tokenizer.encode("\n\n".join(texts)))
 
 
 def training_pairs__not_moved_on(documents, context_length, end_id):
@@ -163,6 +229,55 @@ def stream_decode__rest_forgotten(tokenizer, ids):
             continue
         held = b""
         yield text
+
+
+def stream_decode__held_until_valid(tokenizer, ids):
+    held = b""
+    for id in ids:
+        held += tokenizer.decode_bytes([id])
+        try:
+            text = held.decode()
+        except UnicodeDecodeError:
+            continue
+        held = b""
+        yield text
+    if held:
+        yield held.decode(errors="replace")
+
+
+def stream_decode__errors_ignored(tokenizer, ids):
+    seen, shown = [], 0
+    for id in ids:
+        seen.append(id)
+        text = tokenizer.decode(seen, errors="ignore")
+        if len(text) > shown:
+            yield text[shown:]
+            shown = len(text)
+    if rest := tokenizer.decode(seen)[shown:]:
+        yield rest
+
+
+def stream_decode__true_replacement_character_held_back(tokenizer, ids):
+    held = []
+    for id in ids:
+        held.append(id)
+        text = tokenizer.decode(held)
+        if not text.endswith("\ufffd"):
+            yield text
+            held = []
+    if held:
+        yield tokenizer.decode(held)
+
+
+def best_spelling__all_tried(word, log_probs):
+    def spellings(word):
+        if not word:
+            yield []
+        for token in log_probs:
+            if word.startswith(token):
+                yield from ([token, *rest] for rest in spellings(word[len(token) :]))
+
+    return max(spellings(word), key=lambda tokens: sum(map(log_probs.get, tokens)))
 
 
 def best_spelling__longest_first(word, log_probs):
@@ -217,3 +332,24 @@ def update_counts__from_the_right(words, counts, pair):
         for p in pairwise(word):
             new_counts[p] = new_counts.get(p, 0) + count
     return new_words, new_counts
+
+
+def update_counts__symbols_glued(words, counts, pair):
+    new_words = {}
+    for word, count in words.items():
+        merged = " ".join(word).replace(" ".join(pair), "".join(pair))
+        new_words[tuple(merged.split(" "))] = count
+    return new_words, _count_pairs(new_words)
+
+
+def update_counts__all_counted_again(words, counts, pair):
+    new_words, _ = solutions.update_counts(words, counts, pair)
+    return new_words, _count_pairs(new_words)
+
+
+def _count_pairs(words):
+    counts = {}
+    for word, count in words.items():
+        for p in pairwise(word):
+            counts[p] = counts.get(p, 0) + count
+    return counts
