@@ -11,6 +11,7 @@ out; `checked` turns the outcome into one line.
 import math
 from collections.abc import Callable
 from functools import wraps
+from inspect import isfunction
 from numbers import Real
 from typing import Any
 
@@ -30,21 +31,56 @@ class WrongAnswerError(Exception):
 def checked(check: Callable[[Any], None]) -> Callable[[Any], None]:
     """Make `check_x` print "x: correct", or "x: not done yet" for a stub.
 
+    What an answer raises is reported with the call that it was raised in.
+
     Raises:
-        WrongAnswerError: if the answer is wrong.
+        WrongAnswerError: if the answer is wrong, or raises something itself.
     """
     name = check.__name__.removeprefix("check_")
 
     @wraps(check)
     def run(answer: Any) -> None:
+        calls: list[str] = []
         try:
-            check(answer)
+            check(_noting(answer, calls) if isfunction(answer) else answer)
         except NotImplementedError:
             print(f"{name}: not done yet")
+        except WrongAnswerError:
+            raise
+        except Exception as error:
+            asked = calls[-1] if calls else name
+            raise WrongAnswerError(
+                f"Not right yet: {asked}\n  raised {type(error).__name__}: {error}\n"
+                f"Hint: the check tries this: {check.__doc__ or name}"
+            ) from error
         else:
             print(f"{name}: correct")
 
     return run
+
+
+def _noting(answer: Callable, calls: list[str]) -> Callable:
+    """The same function, which also notes the calls that are made of it."""
+
+    @wraps(answer)
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        given = [_short(arg) for arg in args]
+        given += [f"{name}={_short(arg)}" for name, arg in kwargs.items()]
+        calls.append(f"{answer.__name__}({', '.join(given)})")
+        return answer(*args, **kwargs)
+
+    return noting
+
+
+def _short(value: Any) -> str:
+    """The value in a few words: a large array by its shape, a function by its name."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        few = math.prod(value.shape) < 13
+        return str(value.tolist()) if few else f"<array of shape {tuple(value.shape)}>"
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__)
+    text = repr(value)
+    return text if len(text) < 90 else text[:86] + " ..."
 
 
 def require(holds: bool, what: str, hint: str) -> None:
@@ -70,6 +106,8 @@ def expect(
     def reject(reason: str) -> None:
         raise WrongAnswerError(f"Not right yet: {asked}\n  {reason}\nHint: {hint}")
 
+    if got is None and expected is not None:
+        reject("got None: did you forget `return`?")
     # Where a float is expected, any real number will do; a bool is no number.
     kind = Real if isinstance(expected, float) else type(expected)
     if not isinstance(got, kind) or isinstance(got, bool) != isinstance(expected, bool):

@@ -88,7 +88,10 @@ def _draw_block(axes) -> None:
     for top, bottom in ((87.2, 67.8), (64.5, 46.3)):  # the residual stream passes by
         axes.plot([x + 20.5, x + 1, x + 1], [top, top, bottom], color=RED, lw=1.6, ls="-")
         _arrow(axes, (x + 1, bottom), (x + 18.8, bottom), RED)
-    axes.text(x - 1, 77, "residual", rotation=90, ha="center", va="center", fontsize=7.5, color=RED)
+    for y in (77.5, 55.4):
+        axes.text(
+            x - 1, y, "residual", rotation=90, ha="center", va="center", fontsize=8, color=RED
+        )
     axes.plot([52, 58], [64, 94], color=GREY, lw=0.8, ls=":")
     axes.plot([52, 58], [56.4, 44], color=GREY, lw=0.8, ls=":")
 
@@ -105,10 +108,17 @@ def _draw_uses(axes) -> None:
     _arrow(axes, (40, 32), (60, 26.4))
     axes.plot([0.2, -2.2, -2.2], [20.5, 20.5, 96], color=RED, lw=1.3, ls="-", clip_on=False)
     _arrow(axes, (-2.2, 96), (1, 96), RED)
-    _arrow(axes, (82, 26.4), (82, 43.6), RED)
     axes.text(
-        83.5, 35, "gradients\nchange the\nweights", ha="left", va="center", fontsize=8, color=RED
-    )
+        -3.9, 60, "the text, now longer by a token",
+        rotation=90, ha="center", va="center", fontsize=8, color=RED, clip_on=False,
+    )  # fmt: skip
+    axes.plot([80, 80, 55.2, 55.2], [26.4, 41.2, 41.2, 72], color=RED, lw=1.3, ls="--")
+    for y in (48, 60, 72):  # whatever has weights: output head, blocks, embeddings
+        _arrow(axes, (55.4, y), (52, y), RED)
+    axes.text(
+        81.5, 35, "gradients change\nthe weights\n(dashed)",
+        ha="left", va="center", fontsize=8, color=RED,
+    )  # fmt: skip
 
 
 def draw_cross_entropy(p: float, q: Sequence[float], bits: Sequence[float], best: float) -> None:
@@ -164,12 +174,12 @@ def draw_bigrams(probabilities: np.ndarray, characters: Sequence[str]) -> None:
     """The table of a bigram model: a row for what came, a column for what may come next."""
     figure, axes = plt.subplots(figsize=(7, 6.4))
     image = axes.imshow(np.sqrt(probabilities), cmap="Blues", vmin=0, vmax=1)
-    names = [{"\n": "¶", " ": "␣"}.get(c, c) for c in characters]
+    names = [{"\n": "¶", " ": "·"}.get(c, c) for c in characters]
     axes.set_xticks(range(len(names)), names, fontsize=7.5)
     axes.set_yticks(range(len(names)), names, fontsize=7.5)
     axes.tick_params(length=0)
     axes.grid(visible=False)
-    axes.set(xlabel="next character (¶ is a new line, ␣ a space)", ylabel="character before")
+    axes.set(xlabel="next character (¶ is a new line, · a space)", ylabel="character before")
     axes.set_title("Few characters can follow a given one")
     bar = figure.colorbar(image, ax=axes, shrink=0.7)
     ticks = [0, 0.01, 0.1, 0.25, 0.5, 1]
@@ -219,7 +229,7 @@ def draw_orders(curves: Mapping[str, Sequence[float]], floor: float) -> None:
     axes.set_xticks(range(1, most + 1, max(1, most // 12)))
     ticks = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set(xlabel="order of the n-gram (characters it looks at, and the next)")
+    axes.set(xlabel="order of the n-gram (the characters it sees, and the one it predicts)")
     axes.set(
         ylabel="bits per byte", title="Counting levels off above the floor; only a leak goes below"
     )

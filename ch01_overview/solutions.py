@@ -84,11 +84,13 @@ def held_out_loss(train_counts, val_counts, k):
     """All pairs (a, b) cost the same, so each is charged once and weighted by its held-out count.
 
     A pair that does not occur in the held-out text must not be charged: 0 times infinity is no
-    number.
+    number. A row that was never seen gives 0 / 0, which is taken for 0: what happens there was
+    not foreseen, and costs infinity.
     """
-    p = (train_counts + k) / (train_counts + k).sum(axis=1, keepdims=True)
+    counts = train_counts + k
     happens = val_counts > 0
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.nan_to_num(counts / counts.sum(axis=1, keepdims=True))
         bits = -np.log2(p[happens])
     return float((val_counts[happens] * bits).sum() / val_counts.sum())
 

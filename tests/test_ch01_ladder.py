@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import math
+import os
 
 import matplotlib
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ch01_overview import ladder, machine, solutions
-from ch01_overview.corpus import SEPARATOR, stories
+from ch01_overview.corpus import SEPARATOR, load_text, stories
 from ch01_overview.ladder import (
     compressed_bits,
     count_rungs,
@@ -94,6 +95,7 @@ def test_a_compressor_is_charged_for_what_the_file_grows_by():
     train = noise.tobytes().decode()
     assert compressed_bits(gzip.compress, train, train[:2_000]) < 0.3  # seen a moment ago
     assert compressed_bits(lambda data: data, train, "ab") == 8
+    assert compressed_bits(lambda data: data, "café", "été") == 8  # three letters, five bytes
 
 
 def test_gzip_forgets_what_is_further_back_than_its_window_and_xz_does_not():
@@ -113,6 +115,8 @@ def test_the_floor_is_what_the_stories_noted_while_they_were_told():
 def test_a_text_that_begins_in_mid_story_has_the_floor_of_the_stories_that_are_whole():
     whole = told(12, seed=6)
     assert floor_bits("eft of a story." + SEPARATOR + whole) == floor_bits(whole)
+    assert floor_bits("No story." + SEPARATOR + "Nor this." + SEPARATOR + whole) is None
+    assert floor_bits(whole + "No story." + SEPARATOR) is None
 
 
 @pytest.mark.parametrize("val", ["To be, or not to be", "no story\n\nnor this one\n\n", "\n\n"])
@@ -138,9 +142,16 @@ def test_a_model_tested_on_what_it_counted_gets_below_the_floor(texts):
 
 def test_the_texts_of_the_ladder_share_no_story():
     train, val = (text.removesuffix(SEPARATOR).split(SEPARATOR) for text in ladder_texts())
-    assert (len(train), len(val)) == (ladder.N_TRAIN, ladder.N_VAL)
+    assert (len(train), len(val)) == (3_000, 1_000)
+    assert (ladder.N_TRAIN, ladder.N_VAL) == (3_000, 1_000)
     assert not set(train) & set(val)
-    assert val == [story.text for story in stories(ladder.N_VAL, seed=0)]
+    assert val == [story.text for story in stories(1_000, seed=0)]
+
+
+def test_no_held_out_story_is_in_the_text_to_learn_from():
+    held_out = {story.text for story in stories(1_000, seed=0)}
+    assert held_out.isdisjoint(load_text().removesuffix(SEPARATOR).split(SEPARATOR))
+    assert load_text() == ladder_texts()[0]
 
 
 def test_chapter_5_is_tested_on_the_text_of_the_ladder():
@@ -176,6 +187,23 @@ def test_the_chart_has_every_rung_and_takes_more_by_name():
     plt.close(figure)
 
 
+def test_the_axis_is_logarithmic():
+    figure = draw_ladder({"uniform": 8.0, "bigram": 3.3, "floor": 0.2})
+    assert figure.axes[0].get_xscale() == "log"
+    plt.close(figure)
+
+
+def test_what_is_highlighted_looks_unlike_the_rest():
+    figure = draw_ladder({"uniform": 8.0, "bigram": 3.3, "gzip": 1.4}, highlight="bigram")
+    points = {line.get_xdata()[0]: line for line in figure.axes[0].lines if line.get_marker()}
+    looks = {bits: (line.get_marker(), line.get_color()) for bits, line in points.items()}
+    assert looks[8.0] == looks[1.4]
+    assert all(one != other for one, other in zip(looks[3.3], looks[8.0], strict=True))
+    bold = [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"]
+    assert bold == ["3.3"]
+    plt.close(figure)
+
+
 def test_a_chart_without_a_floor_draws_the_rungs_alone():
     figure = draw_ladder({"uniform": 8.0, "bigram": 3.3}, highlight=("uniform", "bigram"))
     assert not any("floor" in text.get_text() for text in figure.axes[0].texts)
@@ -196,8 +224,25 @@ def test_a_chart_that_cannot_be_drawn_is_refused(rungs, highlight, message):
 
 
 def test_the_machine_is_described_with_numbers_that_can_be():
-    assert machine.usable_cores() >= 1
     assert machine.memory_gib() is None or machine.memory_gib() > 0.5
     assert machine.matmul_speed(torch.float32, size=101, seconds=0.01) > 0.01
     with pytest.raises(ValueError, match="size 0"):
         machine.matmul_speed(torch.float32, size=0)
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert machine.usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert machine.usable_cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert machine.usable_cores() == 1
+
+
+def test_the_fastest_product_counts_with_two_operations_for_each_pair(monkeypatch):
+    # The clock is read before the loop, then before and after each product: they take 2, 1 and 4 s.
+    clock = iter([0, 0, 2, 2, 3, 3, 7])
+    monkeypatch.setattr(machine, "perf_counter", lambda: next(clock))
+    speed = machine.matmul_speed(torch.float32, size=10, seconds=5)
+    assert math.isclose(speed, 2 * 10**3 / 1 / 1e9)

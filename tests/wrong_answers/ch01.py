@@ -33,6 +33,14 @@ def perplexity__not_per_token(probabilities):
     return math.exp(min(700, -sum(math.log(p) for p in probabilities)))
 
 
+def perplexity__of_the_median(probabilities):
+    return math.exp(float(np.median([-math.log(p) for p in probabilities])))
+
+
+def perplexity__forgets_to_return(probabilities):
+    math.exp(-sum(math.log(p) for p in probabilities) / len(probabilities))
+
+
 def entropy__in_nats(probabilities):
     return -sum(p * math.log(p) for p in probabilities if p > 0)
 
@@ -47,6 +55,10 @@ def entropy__impossible_is_not_a_number(probabilities):
         return float(-(p * np.log2(p)).sum())
 
 
+def entropy__raises_at_zero(probabilities):
+    return -sum(p * math.log2(p) for p in probabilities)
+
+
 def letter_bits__counts_pieces(weights, chosen):
     return solutions.letter_bits(dict.fromkeys(weights, 1.0), chosen)
 
@@ -58,6 +70,14 @@ def letter_bits__all_at_the_first_letter(weights, chosen):
 
 def letter_bits__negative(weights, chosen):
     return [-bits for bits in solutions.letter_bits(weights, chosen)]
+
+
+def letter_bits__contained_anywhere(weights, chosen):
+    bits = []
+    for i in range(len(chosen)):
+        before = sum(w for piece, w in weights.items() if chosen[:i] in piece)
+        bits.append(math.log2(before / sum(w for p, w in weights.items() if chosen[: i + 1] in p)))
+    return bits
 
 
 def cross_entropy__overflows(scores, targets):
@@ -82,6 +102,24 @@ def cross_entropy__softmax_over_columns(scores, targets):
     return float(-log_p[np.arange(len(targets)), targets].mean())
 
 
+def _softmax(scores):
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def cross_entropy__log_of_a_vanished_power(scores, targets):
+    return float(-np.log(_softmax(scores)[np.arange(len(targets)), targets]).mean())
+
+
+def cross_entropy__something_small_in_the_log(scores, targets):
+    return float(-np.log(_softmax(scores)[np.arange(len(targets)), targets] + 1e-9).mean())
+
+
+def cross_entropy__overwrites_the_scores(scores, targets):
+    scores -= scores.max(axis=-1, keepdims=True)
+    return solutions.cross_entropy(scores, targets)
+
+
 def softmax_gradient__of_the_sum(scores, targets):
     return solutions.softmax_gradient(scores, targets) * len(targets)
 
@@ -93,6 +131,12 @@ def softmax_gradient__uphill(scores, targets):
 def softmax_gradient__forgets_what_happened(scores, targets):
     powers = np.exp(scores)
     return powers / powers.sum(axis=-1, keepdims=True) / len(targets)
+
+
+def softmax_gradient__overwrites_the_scores(scores, targets):
+    scores[:] = _softmax(scores)
+    scores[np.arange(len(targets)), targets] -= 1
+    return scores / len(targets)
 
 
 def numeric_gradient__one_sided(f, x, h=1e-5):
@@ -118,6 +162,26 @@ def numeric_gradient__divides_by_h(f, x, h=1e-5):
     return 2 * solutions.numeric_gradient(f, x, h)
 
 
+def numeric_gradient__two_dimensions_only(f, x, h=1e-5):
+    rows, columns = x.shape
+    return solutions.numeric_gradient(f, x.reshape(rows, columns), h)
+
+
+def numeric_gradient__ignores_h(f, x, h=1e-5):
+    return solutions.numeric_gradient(f, x)
+
+
+def numeric_gradient__moves_back_by_adding(f, x, h=1e-5):
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        x[index] += h
+        up = f(x)
+        x[index] -= 2 * h
+        gradient[index] = (up - f(x)) / (2 * h)
+        x[index] += h
+    return gradient
+
+
 def held_out_loss__k_not_in_the_row_sum(train_counts, val_counts, k):
     p = (train_counts + k) / train_counts.sum(axis=1, keepdims=True)
     return float(-(val_counts * np.log2(p)).sum() / val_counts.sum())
@@ -139,6 +203,17 @@ def held_out_loss__tested_on_the_training_text(train_counts, val_counts, k):
     return solutions.held_out_loss(train_counts, train_counts, k)
 
 
+def held_out_loss__charges_what_never_happens(train_counts, val_counts, k):
+    p = (train_counts + k) / (train_counts + k).sum(axis=1, keepdims=True)
+    return float(-(val_counts * np.log2(p)).sum() / val_counts.sum())
+
+
+def held_out_loss__no_number_for_an_unseen_row(train_counts, val_counts, k):
+    p = (train_counts + k) / (train_counts + k).sum(axis=1, keepdims=True)
+    happens = val_counts > 0
+    return float(-(val_counts[happens] * np.log2(p[happens])).sum() / val_counts.sum())
+
+
 def sample__left_side(probabilities, u):
     return int(np.searchsorted(np.cumsum(probabilities), u, side="left"))
 
@@ -149,6 +224,15 @@ def sample__likeliest(probabilities, u):
 
 def sample__first_that_is_larger_than_u(probabilities, u):
     return next((i for i, p in enumerate(probabilities) if p > u), len(probabilities) - 1)
+
+
+def sample__not_scaled_to_the_sum(probabilities, u):
+    return int(np.searchsorted(np.cumsum(probabilities), u, side="right"))
+
+
+def sample__clamped_to_the_last(probabilities, u):
+    index = int(np.searchsorted(np.cumsum(probabilities), u, side="right"))
+    return min(index, len(probabilities) - 1)
 
 
 def with_temperature__multiplies(scores, temperature):
@@ -165,6 +249,17 @@ def with_temperature__of_all_rows_together(scores, temperature):
         return solutions.with_temperature(scores, 0)
     powers = np.exp((scores - scores.max()) / temperature)
     return powers / powers.sum()
+
+
+def with_temperature__one_maximum_for_all_rows(scores, temperature):
+    if temperature == 0:
+        return solutions.with_temperature(scores, 0)
+    powers = np.exp((scores - scores.max()) / temperature)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def with_temperature__never_quite_zero(scores, temperature):
+    return _softmax(scores / max(temperature, 0.001))
 
 
 def paired_difference__unpaired_error(bits_a, bits_b, n_bytes):
