@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 __all__ = ["Character", "Facts", "Narrator", "tell"]
 
-# Kinds, traits, things and looks stand with the article that English wants before them.
+# Traits, looks and colours stand with the article that English wants before them.
 # The second of the friends is a boy where the first is a girl, and the other way round; the third
 # has a list of names for itself. So nobody has the name of another.
 SHE = (
@@ -164,7 +164,7 @@ class Facts:
 
     @property
     def hero(self) -> Character | None:
-        """The first character named."""
+        """The first of the characters: a tale's hero, the one who is asked in a dialogue."""
         return self.characters[0] if self.characters else None
 
     @property
@@ -326,7 +326,7 @@ def describe(narrator: Narrator) -> tuple[str, str]:
 
 
 def befriend(narrator: Narrator, names: Sequence[str]) -> Character:
-    """Pick a friend, told as "Tom, a brave fox in a green coat."."""
+    """Pick a friend, told as "Ben, a brave fox in a green coat."."""
     name = word(narrator, names)
     narrator.say(", ")
     trait, kind = describe(narrator)
@@ -662,7 +662,7 @@ def tell_dialogue(narrator: Narrator, greeting: str) -> Facts:
 
 
 def speaker(narrator: Narrator, name: str) -> Character:
-    """Pick "the shy owl" for the one who speaks."""
+    """Pick "the shy owl" after a name."""
     narrator.say(" the ")
     trait = TRAITS[narrator.pick([bare(t) for t in TRAITS])]
     narrator.say(" ")

@@ -114,7 +114,8 @@ class GPTConfig:
         """GPT-2 in a published size (124M, 355M, 774M or 1.5B), but for the fields in `changes`.
 
         Raises: ValueError for any other size.
-        Source: Radford et al. 2019, section 2.3 and table 2.
+        Source: Radford et al. 2019, section 2.3 and table 2, which counts 117M, 345M, 762M and
+        1542M; the names are the corrected counts, the heads those of the released models.
         """
         if size not in GPT2_SIZES:
             raise ValueError(f"unknown size {size!r}: GPT-2 comes in {', '.join(GPT2_SIZES)}")
@@ -187,7 +188,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(d_ff, C, bias)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """SwiGLU, in which one half of the widened row gates the other, or GPT-2's GELU."""
+        """SwiGLU, in which one widened row scales another, or GPT-2's GELU."""
         if self.gate is not None:
             return self.down(F.silu(self.gate(x)) * self.up(x))
         return self.down(F.gelu(self.up(x), approximate="tanh"))
@@ -248,7 +249,7 @@ class GPT(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw matrices from N(0, 0.02²), as in GPT-2, but for two when the head is its own.
+        """Draw matrices from N(0, 0.02²), as in GPT-2, but for two where the head is its own.
 
         The 2 n_layers of them that add to the residual stream start smaller by the root of their
         number, so that the sum does not grow with depth (Radford et al. 2019, section 2.3). A head

@@ -71,6 +71,13 @@ def load_checkpoint(
     _check_shapes(path, tensors, named)
 
     memory = {p: state for optimizer in optimizers for p, state in optimizer.state.items()}
+    stored = {k.split(".", 1)[1].rpartition(".")[0] for k in tensors if k.startswith("optimizer.")}
+    trained = {name for name, p in named.items() if p in memory}
+    if optimizers and run["step"] and stored != trained:
+        raise ValueError(
+            f"{path} has optimizer state of {len(stored)} parameters, not of the {len(trained)} "
+            "that are trained now: freeze the same ones, or choose another path"
+        )
     for key, tensor in tensors.items():
         kind, _, name = key.partition(".")
         if kind == "model":

@@ -34,10 +34,13 @@ def evaluate(
     held against an entropy. Only a text longer than a window is cut.
 
     Raises:
-        ValueError: if there is nothing to predict, an id is outside the vocabulary, or the windows
-            are longer than the model's context.
+        ValueError: if there is nothing to predict, an id is outside the vocabulary, the windows do
+            not fit the model's context, or `starts` do not ascend from 0.
     """
-    context_length = context_length or model.config.context_length
+    if context_length is None:
+        context_length = model.config.context_length
+    if starts is not None and (len(starts) == 0 or starts[0] != 0 or (starts.diff() <= 0).any()):
+        raise ValueError("starts must ascend from 0: see document_starts")
     check_stream(ids, context_length, model)
     device, was_training = next(model.parameters()).device, model.training
     cuts = torch.tensor(_cuts(len(ids) - 1, context_length, starts))

@@ -35,8 +35,14 @@ __all__ = ["cross_entropy", "perplexity", "bits_per_byte", "train", "processes"]
 DrawBatch = Callable[[torch.Generator], tuple[Int64[Tensor, "B T"], Int64[Tensor, "B T"]]]
 
 
-def cross_entropy(logits: Float[Tensor, "*N V"], targets: Int[Tensor, "*N"]) -> Float[Tensor, ""]:
+def cross_entropy(
+    logits: Float[Tensor, "*N V"],
+    targets: Int[Tensor, "*N"],
+    count: Float[Tensor, ""] | None = None,
+) -> Float[Tensor, ""]:
     """The mean of -log p(target), in nats; a target of -100 does not count.
+
+    The sum is divided by the targets that count, or by `count`, for a part of a batch.
 
     log p(target) is the target's logit minus the log of the sum of exp(logit) over the vocabulary.
     `logsumexp` takes the largest logit out first, so that no exponential overflows.
@@ -44,7 +50,7 @@ def cross_entropy(logits: Float[Tensor, "*N V"], targets: Int[Tensor, "*N"]) -> 
     counted = targets != IGNORED
     target_logits = logits.gather(-1, targets.where(counted, 0).unsqueeze(-1)).squeeze(-1)
     losses = logits.logsumexp(dim=-1) - target_logits
-    return losses.where(counted, 0).sum() / counted.sum()
+    return losses.where(counted, 0).sum() / (counted.sum() if count is None else count)
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -92,11 +98,12 @@ def train(
     nats per token.
 
     If the file `checkpoint` exists, the run continues from it, to the very weights that it would
-    have reached uninterrupted. The file is written every `checkpoint_seconds`, at the end and on
-    Ctrl-C. Under torchrun all processes must see it, and all are given the same `data`.
+    have reached uninterrupted on the same `data`: the file knows the configurations, not the text.
+    It is written every `checkpoint_seconds`, at the end and on Ctrl-C. Under torchrun all processes
+    must see it, and all are given the same `data`.
 
     Raises:
-        ValueError: if model, text, configuration and checkpoint do not fit together.
+        ValueError: if the text does not fit the model, or the checkpoint the configurations.
         FloatingPointError: if a gradient overflows; the last checkpoint stays as it is.
     """
     draw = data
@@ -187,12 +194,16 @@ class _Run:
     def gradients(self, inputs: Int64[Tensor, "B T"], targets: Int64[Tensor, "B T"]) -> float:
         """Leave the gradient of the step's mean loss in every parameter; return that loss."""
         n = self.config.accumulation
+        # Every part is divided by the same number: parts may differ in how many targets count.
+        count = (targets != IGNORED).sum().float()
+        if self.n_processes > 1:
+            _average([count], self.n_processes)
         mean_loss = torch.zeros((), device=self.device)
         self.model.zero_grad()
         for some_inputs, some_targets in zip(inputs.chunk(n), targets.chunk(n), strict=True):
             with self.autocast:
                 logits = self.model(some_inputs)
-            loss = cross_entropy(logits.float(), some_targets) / n
+            loss = cross_entropy(logits.float(), some_targets, count)
             loss.backward()
             mean_loss += loss.detach()
         if self.n_processes > 1:

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, or go on training, and report the held-out loss, samples and where the model is."""
     options = _parser().parse_args(arguments)
     preset = find_preset(options.preset)
-    if options.steps:
+    if options.steps is not None:
         preset = preset.with_steps(options.steps)
     _say(f"Preparing {options.corpus} ...")
     tokenizer, corpus = load_corpus(options.corpus, preset)

@@ -43,7 +43,8 @@ __all__ = [
 
 END_OF_TEXT, USER, ASSISTANT, END = CONTROL_TOKENS
 
-# exp(20) is beyond any clip in use; in float32 the exponential overflows from exp(88.8) on.
+# In float32 exp overflows from 88.73 on. A ratio beyond exp(20) counts as a constant: no gradient
+# comes from it, neither to lower a bad token's nor to bring back what has left the reference.
 _MAX_LOG_RATIO = 20.0
 
 
@@ -279,7 +280,8 @@ def grpo_loss(
     advantage A of its response, a token earns min(ρ A, clamp(ρ, 1 - clip, 1 + clip) A). With
     q = π_ref / π it pays beta (q - log q - 1): never negative, and while π = π_old an unbiased
     estimate of KL(π ‖ π_ref). The loss is minus the mean over the tokens of each response, averaged
-    over the responses. A log ratio above 20 counts as 20, lest the exponential overflow.
+    over the responses. A log ratio above 20 counts as 20, lest the exponential overflow; it then
+    gives no gradient.
 
     Source: Shao et al. (2024), equations 3 and 4; the clip is from Schulman et al. (2017),
         "Proximal Policy Optimization", equation 7.

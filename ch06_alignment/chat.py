@@ -130,6 +130,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--corpus", default="stories", help="stories, shakespeare or a UTF-8 file")
     parser.add_argument("--preset", default="book", help=", ".join(PRESETS))
     options = parser.parse_args(arguments)
+    if options.corpus == "stories" and options.preset != "book":
+        parser.error("the assistant is made of the preset book; --preset is for another --corpus")
     if options.corpus == "stories":
         folder = assistant_folder()
         model, tokenizer = load_pretrained(folder)

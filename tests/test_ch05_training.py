@@ -650,7 +650,7 @@ def test_an_overflown_gradient_stops_the_run_and_leaves_the_checkpoint(tmp_path,
     path, model = tmp_path / "run", tiny_gpt()
     calls = itertools.count(1)
 
-    def overflow(logits, targets):
+    def overflow(logits, targets, count):
         return cross_entropy(logits, targets) * (math.inf if next(calls) == 5 else 1.0)
 
     monkeypatch.setattr(loop, "cross_entropy", overflow)
@@ -923,3 +923,41 @@ def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(monkeypatch):
     monkeypatch.setattr(loop, "processes", lambda: (0, 4))
     with pytest.raises(ValueError, match=r"batch_size 6 .* accumulation 1 times 4 processes"):
         train(tiny_gpt(), stream(), CONFIG)
+
+
+def test_accumulation_equals_the_big_batch_where_the_parts_differ_in_targets():
+    def draw(generator):
+        inputs = torch.randint(V, (6, T), generator=generator)
+        targets = torch.randint(V, (6, T), generator=generator)
+        targets[0, 1:] = -100
+        targets[1] = -100  # nothing to predict in a whole row
+        return inputs, targets
+
+    whole, parts = tiny_gpt(), tiny_gpt()
+    at_once = train(whole, draw, CONFIG)
+    in_parts = train(parts, draw, replace(CONFIG, accumulation=6))
+    # Sums in another order round differently, and the optimizers magnify it.
+    assert_close(losses(in_parts), losses(at_once), rtol=1e-5, atol=0.0)
+    for p, q in zip(parts.parameters(), whole.parameters(), strict=True):
+        assert_close(p, q, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_of_other_trained_parameters_is_refused_and_nothing_is_changed(tmp_path):
+    train(tiny_gpt(), stream(), CONFIG, checkpoint=tmp_path / "run")
+    frozen = tiny_gpt(seed=3)
+    frozen.token_embedding.weight.requires_grad_(False)
+    before = weights(frozen)
+    with pytest.raises(ValueError, match="optimizer state of"):
+        load_checkpoint(tmp_path / "run", frozen, make_optimizer(frozen, CONFIG), CONFIG)
+    assert_identical(weights(frozen), before)
+
+
+@pytest.mark.parametrize("starts", [[], [5, 9], [0, 9, 9], [0, 9, 4]])
+def test_starts_that_do_not_ascend_from_zero_are_refused_in_evaluation(starts):
+    with pytest.raises(ValueError, match="ascend from 0"):
+        evaluate(tiny_gpt(), stream(), T, starts=torch.tensor(starts, dtype=torch.int64))
+
+
+def test_windows_of_no_tokens_are_refused_in_evaluation():
+    with pytest.raises(ValueError, match="windows of 0 tokens"):
+        evaluate(tiny_gpt(), stream(), 0)
