@@ -57,13 +57,13 @@ def batches(
     """Conversations as (inputs, targets), in which only an assistant's tokens are targets.
 
     Those of about one length share a batch, so that there is little to fill up; fewer than
-    `batch_size` of the shortest are left over. A conversation of more than `longest` tokens is left
+    `batch_size` of the longest are left over. A conversation of more than `longest` tokens is left
     out: cut off, it would teach to stop in the middle.
     """
     encoded = [format_chat(talk, tokenizer) for talk in talks]
     encoded = sorted((ids for ids in encoded if len(ids) <= longest), key=len)
     result = []
-    for i in range(len(encoded) % batch_size, len(encoded), batch_size):
+    for i in range(0, len(encoded) - batch_size + 1, batch_size):
         some = encoded[i : i + batch_size]
         ids, mask = pad_batch([(ids, response_mask(ids, tokenizer)) for ids in some])
         result.append((ids[:, :-1], ids[:, 1:].where(mask[:, 1:], IGNORED)))
