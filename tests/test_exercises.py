@@ -14,7 +14,7 @@ import pytest
 from ch01_overview.checking import WrongAnswerError
 
 ROOT = Path(__file__).parents[1]
-CHAPTERS = sorted(path.parent.name for path in ROOT.glob("*/checks.py"))
+CHAPTERS = sorted(path.parent.name for path in ROOT.glob("*/exercises.ipynb"))
 
 
 def names(module, prefix: str = "") -> dict:
