@@ -1,0 +1,167 @@
+"""Studies that take longer than a notebook may: each trains many small models and writes a JSON.
+
+    python -m ch05_pretraining.studies sweep        # learning rates of four optimizers
+    python -m ch05_pretraining.studies batches      # batch size against steps
+    python -m ch05_pretraining.studies seeds        # how much luck there is in a loss
+    python -m ch05_pretraining.studies scaling      # excess loss against parameters and tokens
+    python -m ch05_pretraining.studies all --effort 4
+
+`--effort` multiplies the number of steps, the files say which was used. A run of one seed, size and
+rate depends on nothing else, so the numbers can be had again one by one.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from ch01_overview.files import write_whole
+from ch04_model.model import GPT
+from ch05_pretraining.config import TrainConfig
+from ch05_pretraining.evaluation import evaluate
+from ch05_pretraining.optimizers import AdamW, Optimizer, make_optimizer
+from ch05_pretraining.small import SmallData, fit, small_config, small_data, small_model
+
+__all__ = ["OPTIMIZERS", "SGD", "load_study", "main"]
+
+FOLDER = Path(__file__).with_name("studies")
+
+
+class SGD(Optimizer):
+    """Against the gradient, with or without momentum: equal to `torch.optim.SGD`."""
+
+    def __init__(self, params, lr: float, momentum: float = 0.0):
+        super().__init__(params, lr, weight_decay=0.0)
+        self.momentum = momentum
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Add the gradient to the velocity, and the velocity to the place."""
+        for p, state in self.state.items():
+            if p.grad is not None:
+                velocity = state.setdefault("velocity", torch.zeros_like(p))
+                velocity.mul_(self.momentum).add_(p.grad)
+                p.sub_(velocity, alpha=self.lr)
+
+
+def _with_muon(model: GPT, lr: float) -> list[Optimizer]:
+    return make_optimizer(model, small_config(1, muon_lr=lr))
+
+
+OPTIMIZERS: dict[str, Callable[[GPT, float], list[Optimizer]]] = {
+    "SGD": lambda model, lr: [SGD(model.parameters(), lr)],
+    "momentum": lambda model, lr: [SGD(model.parameters(), lr, momentum=0.9)],
+    "AdamW": lambda model, lr: [AdamW(model.parameters(), lr, (0.9, 0.95), weight_decay=0.0)],
+    "Muon and AdamW": _with_muon,
+}
+RATES = {
+    "SGD": (0.3, 1.0, 3.0, 10.0, 30.0),
+    "momentum": (0.1, 0.3, 1.0, 3.0, 10.0),
+    "AdamW": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "Muon and AdamW": (0.01, 0.03, 0.1, 0.3, 1.0),
+}
+
+
+def run_small(data: SmallData, config: TrainConfig, seed: int = 0, **sizes: int) -> dict:
+    """Train one model on the small corpus, and say how it went."""
+    model = small_model(data.tokenizer.vocab_size, seed, **sizes)
+    losses = fit(model, data.train, config)
+    return {
+        "parameters": sum(p.numel() for p in model.blocks.parameters()),
+        "tokens": config.steps * config.batch_size * config.context_length,
+        "loss": evaluate(model, data.val, config.context_length),
+        "losses": [round(loss, 4) for loss in losses],
+    }
+
+
+def sweep(effort: float) -> Iterable[dict]:
+    """Every optimizer at five rates, the same steps for all."""
+    data, config = small_data(), small_config(round(60 * effort), clip_norm=1.0)
+    for name, make in OPTIMIZERS.items():
+        for lr in RATES[name]:
+            model = small_model(data.tokenizer.vocab_size)
+            losses = fit(model, data.train, config, make(model, lr))
+            loss = evaluate(model, data.val, 64)
+            yield {"optimizer": name, "lr": lr, "steps": config.steps, "loss": loss} | {
+                "losses": [round(x, 4) for x in losses]
+            }
+
+
+def batches(effort: float) -> Iterable[dict]:
+    """The same number of tokens in large or small steps; rates grow with the root of the batch."""
+    data, tokens = small_data(), round(480 * effort)
+    for batch_size in (2, 4, 8, 16, 32):
+        scale = (batch_size / 8) ** 0.5
+        rates = {"adamw_lr": 0.02 * scale, "muon_lr": 0.03 * scale}
+        config = small_config(tokens // batch_size, batch_size=batch_size, **rates)
+        row = run_small(data, config)
+        yield {"batch_size": batch_size, "steps": config.steps} | row | {"losses": None}
+
+
+def seeds(effort: float) -> Iterable[dict]:
+    """One recipe, with one seed after another for the weights and the order of the text."""
+    data = small_data()
+    for seed in range(6):
+        config = small_config(round(100 * effort), seed=seed)
+        yield {"seed": seed, "steps": config.steps} | run_small(data, config, seed)
+
+
+def scaling(effort: float) -> Iterable[dict]:
+    """Five widths and three lengths of training."""
+    data = small_data(round(2_000 * max(1, effort)))
+    for d_model in (16, 32, 64, 96, 128):
+        for steps in (50, 100, 200):
+            row = run_small(data, small_config(round(steps * effort)), d_model=d_model)
+            yield {"d_model": d_model, "floor": data.floor} | row | {"losses": None}
+
+
+STUDIES = {f.__name__: f for f in (sweep, batches, seeds, scaling)}
+
+
+def load_study(name: str) -> dict:
+    """What a study found: "rows", and under which conditions.
+
+    Raises:
+        ValueError: if there is no such study.
+    """
+    path = FOLDER / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing: run python -m ch05_pretraining.studies {name}")
+    return json.loads(path.read_text("utf-8"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a study, or all, and write what came out."""
+    parser = argparse.ArgumentParser(prog="python -m ch05_pretraining.studies")
+    parser.add_argument("study", choices=[*STUDIES, "all"])
+    parser.add_argument("--effort", type=float, default=1.0, help="times the number of steps")
+    options = parser.parse_args(arguments)
+    for name in STUDIES if options.study == "all" else [options.study]:
+        began, rows = perf_counter(), []
+        for row in STUDIES[name](options.effort):
+            rows.append(row)
+            told = {key: value for key, value in row.items() if key != "losses"}
+            print(name, told, flush=True)
+        conditions = _conditions(name, options.effort, perf_counter() - began)
+        write_whole(FOLDER / f"{name}.json", json.dumps(conditions | {"rows": rows}) + "\n")
+
+
+def _conditions(name: str, effort: float, seconds: float) -> dict:
+    return {
+        "command": f"python -m ch05_pretraining.studies {name} --effort {effort:g}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "seconds": round(seconds),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
