@@ -51,7 +51,7 @@ def checked(check: Callable[[Any], None]) -> Callable[[Any], None]:
             asked = calls[-1] if calls else name
             raise WrongAnswerError(
                 f"Not right yet: {asked}\n  raised {type(error).__name__}: {error}\n"
-                f"Hint: the check tries this: {check.__doc__ or name}"
+                f"Hint: the error is the answer's own. The check: {check.__doc__ or name}"
             ) from error
         else:
             print(f"{name}: correct")
@@ -81,6 +81,16 @@ def _short(value: Any) -> str:
         return getattr(value, "__name__", type(value).__name__)
     text = repr(value)
     return text if len(text) < 90 else text[:86] + " ..."
+
+
+def _side_by_side(got: torch.Tensor, expected: torch.Tensor) -> str:
+    """Two small tables, and how far apart they are at most."""
+    lines = []
+    for label, table in (("should be", expected), ("got", got)):
+        numbers = np.array2string(table.detach().numpy(), precision=4, prefix=" " * 12)
+        lines.append(f"{label:<9} {numbers}")
+    apart = (got.double() - expected.double()).nan_to_num(0).abs().max().item()
+    return "\n  ".join([*lines, f"apart by up to {apart:.2g}"])
 
 
 def require(holds: bool, what: str, hint: str) -> None:
@@ -123,7 +133,8 @@ def expect(
                 got, expected, rtol=tolerance, atol=tolerance, equal_nan=True
             )
         except AssertionError as error:
-            reject(str(error))
+            few = expected.numel() < 13
+            reject(_side_by_side(got, expected) if few else str(error))
     elif isinstance(expected, float):
         near = 1e-6 if tolerance is None else tolerance
         same = math.isclose(got, expected, rel_tol=near, abs_tol=near)

@@ -1,5 +1,7 @@
 """Checks of the exercises of chapter 3: `check_x(x)` says whether x is right, or why not."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -45,7 +47,10 @@ def check_stable_softmax(stable_softmax):
     """Ordinary scores, huge ones, masked ones, and rows in which all is masked."""
     scores = _randn(2, 5, 3)
     hint = "exp, divided by its sum along the last axis."
-    expect(stable_softmax(scores), scores.softmax(dim=-1), "scores of shape (2, 5, 3)", hint)
+    got = stable_softmax(given := scores.clone())
+    expect(got, scores.softmax(dim=-1), "scores of shape (2, 5, 3)", hint)
+    unchanged = torch.equal(given, scores)
+    require(unchanged, "the scores passed in stay as they are", "Do not compute in place.")
     scores = torch.tensor([[1000.0, 999.0, 0.0], [-1000.0, -1000.0, -1001.0]])
     hint = "Subtract the maximum of each row before exp, not that of the whole table."
     expect(stable_softmax(scores), scores.softmax(dim=-1), f"{scores.tolist()}", hint)
@@ -58,7 +63,7 @@ def check_stable_softmax(stable_softmax):
 
 @checked
 def check_attention_mask(attention_mask):
-    """As many queries as keys, and a chunk behind a cache."""
+    """As many queries as keys, and a chunk after a cache."""
     expected = torch.tensor([[True, False, False], [True, True, False], [True, True, True]])
     hint = "A query sees itself and what came before. True means: may attend."
     expect(attention_mask(3, 3), expected, "attention_mask(3, 3)", hint)
@@ -81,11 +86,28 @@ def check_window_mask(window_mask):
 
 @checked
 def check_attend(attend):
-    """Against torch's kernel, on a text and on a chunk behind a cache; and with large scores."""
-    for T, S in ((5, 5), (3, 7)):
+    """Queries of zeros, then against torch: a text, a chunk after a cache, and large scores."""
+    v = torch.tensor([[2.0], [4.0], [6.0]])
+    hint = "All scores are 0, so each token takes the mean of what the mask allows."
+    asked = "queries of zeros, and the values 2, 4 and 6"
+    expect(
+        attend(torch.zeros(3, 2), _randn(3, 2), v), torch.tensor([[2.0], [3.0], [4.0]]), asked, hint
+    )
+    q, k = torch.tensor([[0.0] * 4, [2.0] * 4]), torch.tensor([[1.0] * 4, [0.0] * 4])
+    expected = torch.tensor([[1.0, 0.0], [math.exp(4), 1.0]])
+    expected /= expected.sum(dim=1, keepdim=True)
+    hint = "The product 8 is divided by the root of the width of q, 2; then softmax along the keys."
+    expect(attend(q, k, torch.eye(2)), expected, "scores of 4 and 0 in the second row", hint)
+    for T, S, hint in (
+        (
+            5,
+            5,
+            "Products, scale, mask, softmax, times v. The width of v plays no part in the scale.",
+        ),
+        (3, 7, "The queries are the last of the keys: query t may see the keys up to S - T + t."),
+    ):
         q, k, v = _randn(T, 2), _randn(S, 2, seed=1), _randn(S, 11, seed=2)
         expected = F.scaled_dot_product_attention(q, k, v, causal_mask(T, S))
-        hint = "Products, divided by the root of the width of q, masked, softmax, times v."
         expect(attend(q, k, v), expected, f"q ({T}, 2), k ({S}, 2), v ({S}, 11)", hint)
     q, k, v = 1e3 * _randn(5, 2), 1e3 * _randn(5, 2, seed=1), _randn(5, 3, seed=2)
     expected = F.scaled_dot_product_attention(q, k, v, causal_mask(5))
@@ -103,7 +125,10 @@ def check_multi_head(multi_head):
         q, k, v = x @ W_q[h], x @ W_k[h], x @ W_v[h]
         head = F.scaled_dot_product_attention(q, k, v, causal_mask(T))
         expected += head @ W_o[h * D : (h + 1) * D]
-    hint = "Concatenate the heads along the width, head 0 first, and multiply by W_o."
+    hint = (
+        "attend(x W_q, x W_k, x W_v) with the matrices of each head; the heads side by side along "
+        "the width, head 0 first; all that times W_o."
+    )
     asked = "x (7, 11), W_q, W_k, W_v (3, 11, 5), W_o (15, 11)"
     # Scores of size 10 and sums in another order: more rounding than the default allows.
     expect(multi_head(x, W_q, W_k, W_v, W_o), expected, asked, hint, tolerance=1e-3)
@@ -122,7 +147,13 @@ def check_grouped_attention(grouped_attention):
 
 @checked
 def check_rotary_complex(rotary_complex):
-    """Against the book's rotary positions, at positions in any order."""
+    """Position 0, one pair by hand, then the book's rotary positions, in any order."""
+    x = _randn(3, 4)
+    expect(rotary_complex(x, torch.tensor([0, 0, 0]), 100.0), x, "position 0", "It turns nothing.")
+    got = rotary_complex(torch.tensor([[1.0, 0.0]]), torch.tensor([2]), 100.0)
+    expected = torch.tensor([[math.cos(2), math.sin(2)]])
+    hint = "The first pair has the speed 1. It turns forwards: times e^(i * angle)."
+    expect(got, expected, "the arrow (1, 0) at position 2", hint)
     for D, theta in ((2, 10_000.0), (10, 10_000.0), (6, 100.0)):
         x, positions = _randn(5, D), torch.tensor([0, 3, 1, 17, 2])
         cos, sin = rope_cache(D, 18, theta)
@@ -137,7 +168,10 @@ def check_alibi(alibi):
     got = alibi(1, 3)
     inf, s = float("inf"), 2.0**-8
     expected = torch.tensor([[[0.0, -inf, -inf], [-s, 0.0, -inf], [-2 * s, -s, 0.0]]])
-    hint = "One table for each head: (H, T, T). With one head the slope is 2 ** -8."
+    hint = (
+        "One table for each head, (H, n, n): minus slope times distance for the past, and minus "
+        "infinity for what comes later, above the diagonal. With one head the slope is 2 ** -8."
+    )
     expect(got, expected, "alibi(1, 3)", hint)
     hint = "The slopes for 8 heads are 1/2, 1/4, ..., 1/256, the steepest first."
     expect(alibi(8, 5), solutions.alibi(8, 5), "alibi(8, 5)", hint)
@@ -164,7 +198,7 @@ def check_decode_step(decode_step):
     """Token by token equals all at once, and the cache holds what it should."""
     T, C, D = 5, 7, 3
     x = _randn(T, C)
-    W_q, W_k, W_v = (_randn(C, D, seed=s) for s in (1, 2, 3))
+    W_q, W_k, W_v = (_randn(C, D, seed=s) / C**0.5 for s in (1, 2, 3))
     whole = F.scaled_dot_product_attention(x @ W_q, x @ W_k, x @ W_v, is_causal=True)
     cache = None
     for t in range(T):
@@ -172,7 +206,7 @@ def check_decode_step(decode_step):
         hint = "Return two things: the output and the pair (keys, values)."
         require(isinstance(result, tuple) and len(result) == 2, "a pair comes back", hint)
         out, cache = result
-        hint = "The new query sees the keys of the cache and its own."
+        hint = "The new query sees the keys of the cache and its own, and needs no mask."
         expect(out, whole[t], f"the output for token {t}", hint)
         hint = "The cache is a pair: all keys so far, all values so far, oldest first."
         expect(cache, (x[: t + 1] @ W_k, x[: t + 1] @ W_v), f"the cache after token {t}", hint)
@@ -192,7 +226,12 @@ def check_merge_parts(merge_parts):
     hint = "Multiply the sum and the output of each part by e^(its maximum - the new maximum)."
     for one, other in (((0, 4), (4, 7)), ((4, 7), (0, 4))):
         got = merge_parts(part(*one), part(*other))
-        expect(got, part(0, 7), f"keys {one} with keys {other}", hint)
+        asked = f"keys {one} with keys {other}"
+        require(
+            isinstance(got, tuple) and len(got) == 3, f"{asked}: three things come back", "m, l, o."
+        )
+        for name, mine, right in zip(("maximum", "sum", "output"), got, part(0, 7), strict=True):
+            expect(mine, right, f"the {name} of {asked}", hint)
     hint = "At the end, output / sum must be the attention."
     _, total, out = merge_parts(merge_parts(part(0, 2), part(2, 5)), part(5, 7))
     expect(out / total[:, None], scores.softmax(dim=1) @ v, "three parts", hint)

@@ -56,14 +56,21 @@ def _heatmap(axes, matrix, rows, columns, limit: float, digits: int | None) -> N
             axes.patches[-1].set_edgecolor("#bbbbbb")
         elif digits is not None:
             dark = abs(matrix[i, j]) > 0.6 * limit
-            text = f"{matrix[i, j] + 0.0:.{digits}f}".removeprefix("-" if not matrix[i, j] else "")
             colour = "white" if dark else "#222222"
-            axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
+            size = 7.5 if digits < 2 else 6.8
+            text = _short(matrix[i, j], digits)
+            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     size = 9 if len(columns) < 12 else 7.5
     axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(labelsize=size)
     axes.grid(False)
+
+
+def _short(number: float, digits: int) -> str:
+    """The number for a small cell: whole ones as they are, others without the leading zero."""
+    number = round(float(number), digits) + 0.0  # + 0.0 makes a plain zero of a negative one
+    return f"{number:g}" if number == int(number) else f"{number:.{digits}f}".replace("0.", ".", 1)
 
 
 def draw_heatmaps(
@@ -172,9 +179,9 @@ def draw_saturation(
         x = np.arange(n) + (k - 0.5) * 0.4
         right.bar(x, row, 0.4, label=name, color=colour, hatch=hatch, edgecolor="white")
     right.set_xticks(range(n))
-    right.set_xlabel("key")
+    right.set_xlabel(f"key (the first {n} of a row)")
     right.set_ylabel("attention weight")
-    right.set_title("Unscaled, one key takes all")
+    right.set_title(f"Unscaled, one key takes all (D = {widths[-1]})")
     right.legend()
 
 
@@ -218,7 +225,7 @@ def draw_sinusoids(table: Float[np.ndarray, "T C"], title: str) -> None:
     right.plot(np.arange(len(table)) - middle, table @ table[middle])
     right.set_xlabel("distance in positions")
     right.set_ylabel("product of two rows")
-    right.set_title("Near rows are alike")
+    right.set_title("The nearest rows are most alike")
 
 
 def draw_rotation(q: complex, k: complex, places: Sequence[tuple[int, int]], angle: float) -> None:
