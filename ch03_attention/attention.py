@@ -126,7 +126,8 @@ def apply_rope(
 ) -> Float[Tensor, "B H T D"]:
     """Turn each pair (a, b) in `x` by its position's angle: (a cos - b sin, b cos + a sin).
 
-    Of two positions, the product of a query and a key turned so knows only the distance.
+    The product of a query and a key turned like this depends on their positions only through the
+    distance between them.
 
     Source: Su et al. 2021, section 3.4.2, equation 34.
     """
@@ -168,9 +169,11 @@ class KVCache:
 
         The length grows once the last layer has stored its own.
 
-        Raises: ValueError when the new ones do not fit.
+        Raises: ValueError when the new ones do not fit, or are of another number of sequences.
         """
         keys, values = self._layers[layer]
+        if len(k) != len(keys):
+            raise ValueError(f"the cache is for {len(keys)} sequences, not for {len(k)}")
         n_new, context_length = k.shape[2], keys.shape[2]
         start, end = self._length, self._length + n_new
         if end > context_length:
@@ -223,6 +226,7 @@ class MultiHeadAttention(nn.Module):
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
         self.head_dim = d_model // n_heads if head_dim is None else head_dim
         # Queries, keys and values from one matrix: one large product is faster than three small.
+        # An optimizer that looks at a whole matrix, such as Muon, takes the three as one, too.
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.head_dim, bias=bias)
         self.out = nn.Linear(n_heads * self.head_dim, d_model, bias=bias)
         self.qk_normed = qk_norm is not nn.Identity
@@ -236,8 +240,8 @@ class MultiHeadAttention(nn.Module):
         """The queries, keys and values of `x`; `rope` turns queries and keys by their positions."""
         B, T, _ = x.shape
         H, K = self.n_heads, self.n_kv_heads
-        heads = self.qkv(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H + 2K, T, D)
-        qk, v = heads.split_with_sizes((H + K, K), dim=1)
+        heads = self.qkv(x).view(B, T, H + 2 * K, self.head_dim)
+        qk, v = heads.transpose(1, 2).split_with_sizes((H + K, K), dim=1)  # (B, H + K, T, D), ...
         if self.qk_normed:
             q, k = qk.split_with_sizes((H, K), dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from ch01_overview.checking import checked, expect, require
 from ch03_attention import solutions
 from ch03_attention.attention import apply_rope, causal_mask, rope_cache
+from ch03_attention.memory import LargestTensor
 
 __all__ = [
     "check_alibi",
@@ -143,6 +144,12 @@ def check_grouped_attention(grouped_attention):
         expected = F.scaled_dot_product_attention(q, k, v, causal_mask(T, S), enable_gqa=True)
         hint = "Query heads 0 to H/K - 1 share key head 0. The mask is causal, scores are scaled."
         expect(grouped_attention(q, k, v), expected, f"H = 6, K = {K}, T = 5, S = 7", hint)
+    q, k, v = _randn(1, 8, 1, 16), _randn(1, 2, 512, 16), _randn(1, 2, 512, 16, seed=2)
+    with LargestTensor() as largest:
+        grouped_attention(q, k, v)
+    what = f"no tensor is made that is larger than the keys; here one has {largest.n_bytes:,} bytes"
+    hint = "Even an axis that broadcasts is copied by `@`. Let a group's queries be more rows."
+    require(largest.n_bytes <= k.nbytes, what, hint)
 
 
 @checked
@@ -259,5 +266,12 @@ def check_future_leaks(future_leaks):
     for layer, leaks in ((causal, False), (own_token_only, False), (unmasked, True)):
         hint = "Change a token and see whether an output before it changes."
         expect(future_leaks(layer, x.clone()), leaks, f"the layer {layer.__name__!r}", hint)
+
+    def centred(x):  # blind to what is added to all the numbers of a token
+        return unmasked(x - x.mean(dim=-1, keepdim=True))
+
+    whole = torch.randint(-9, 9, (7, 4), generator=torch.Generator().manual_seed(0)).float()
+    hint = "A layer may subtract the mean of a token: change its numbers by different amounts."
+    expect(future_leaks(centred, whole), True, "the layer 'centred'", hint)
     hint = "Change every token in turn: a leak may be anywhere. Outputs after it may change."
     expect(future_leaks(one_ahead, x.clone()), True, "the layer 'one_ahead'", hint)

@@ -164,8 +164,8 @@ def draw_saturation(
     """Left: the spread of q k against D, plain and scaled. Right: one row of weights of each."""
     _, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1))
     widths = list(spread)
-    left.loglog(widths, [a for a, _ in spread.values()], "o-", label="q · k")
-    left.loglog(widths, [b for _, b in spread.values()], "s--", label="q · k / √D")
+    left.loglog(widths, [a for a, _ in spread.values()], "o-", color=WARM, label="q · k")
+    left.loglog(widths, [b for _, b in spread.values()], "s--", color=INK, label="q · k / √D")
     left.set_xticks(widths, [str(w) for w in widths])
     left.minorticks_off()
     left.yaxis.set_major_formatter("{x:g}")
@@ -181,8 +181,8 @@ def draw_saturation(
     right.set_xticks(range(n))
     right.set_xlabel(f"key (the first {n} of a row)")
     right.set_ylabel("attention weight")
-    right.set_title(f"Unscaled, one key takes all (D = {widths[-1]})")
-    right.legend()
+    right.set_title(f"Unscaled: one takes all (D = {widths[-1]})")
+    right.legend(loc="upper left")
 
 
 def draw_cube(weights: Float[np.ndarray, "H T S"], words: Sequence[str]) -> None:
@@ -271,7 +271,7 @@ def draw_extrapolation(
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.set_xlabel("position in the window (tokens)")
     axes.set_ylabel("loss (nats per token)")
-    axes.set_title("Beyond the trained length most positions fail")
+    axes.set_title("Beyond the trained length most kinds of position fail")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

@@ -67,16 +67,16 @@ def multi_head(x, W_q, W_k, W_v, W_o):
 
 
 def grouped_attention(q, k, v):
-    """Give the groups an axis of their own, (B, K, H / K, T, D); keys broadcast over it.
+    """The queries of a group ask the same keys, so they stand below each other as more rows.
 
-    Heads of a group are neighbours: the axis of heads splits into (K, H / K), not (H / K, K).
+    Heads of a group are neighbours: the axis of heads splits into (K, H / K), not (H / K, K). An
+    axis that broadcasts looks free of copies, but `@` makes them.
     """
-    B, H, T, D = q.shape
-    K = k.shape[1]
-    grouped = q.reshape(B, K, H // K, T, D)
-    scores = grouped @ k[:, :, None].mT / math.sqrt(D)  # (B, K, H / K, T, S)
-    scores = scores.masked_fill(~attention_mask(T, k.shape[2]), float("-inf"))
-    return (stable_softmax(scores) @ v[:, :, None]).reshape(B, H, T, D)
+    (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
+    rows = q.reshape(B, K, H // K * T, D)
+    scores = (rows @ k.mT / math.sqrt(D)).view(B, K, H // K, T, S)
+    weights = stable_softmax(scores.masked_fill(~attention_mask(T, S), float("-inf")))
+    return (weights.view(B, K, H // K * T, S) @ v).view(B, H, T, v.shape[-1])
 
 
 def rotary_complex(x, positions, theta):
@@ -130,7 +130,7 @@ def future_leaks(layer, x):
     before = layer(x)
     for t in range(1, len(x)):
         changed = x.clone()
-        changed[t] += 1.0
+        changed[t] = torch.randn_like(changed[t])  # + 1 would not be seen by a layer that centres
         if not torch.equal(layer(changed)[:t], before[:t]):
             return True
     return False

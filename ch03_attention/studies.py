@@ -1,11 +1,9 @@
-"""What the chapter measures: questions about stories, lengths never trained on, and memory.
+"""What the chapter measures: questions about stories, and lengths never trained on.
 
 `questions` cuts stories off just before a word that only a look back can tell.
 
 `PositionModel` is the one-layer model with its positions to choose from. It is trained on short
-windows of a stream of ids and tested on long ones. `LargestTensor` watches a computation and notes
-the largest tensor that it makes; `saved_for_backward` adds up what a computation keeps for its
-gradient.
+windows of a stream of ids and tested on long ones.
 
 Shapes: B batch, T time, C d_model, V vocabulary, H heads, D head_dim, N ids in the stream.
 
@@ -13,13 +11,12 @@ Sources: Press et al. 2021, "Train Short, Test Long" (arXiv:2108.12409), for ALi
 Vaswani et al. 2017 (arXiv:1706.03762) for learned and sinusoidal positions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ch01_overview.corpus import Story
 from ch03_attention.attention import (
@@ -32,12 +29,10 @@ from ch03_attention.attention import (
 
 __all__ = [
     "SCHEMES",
-    "LargestTensor",
     "PositionModel",
     "alibi_bias",
     "loss_by_position",
     "questions",
-    "saved_for_backward",
     "train_on_windows",
 ]
 
@@ -84,7 +79,9 @@ def alibi_bias(n_heads: int, n: int) -> Float[Tensor, "H T T"]:
 class PositionModel(nn.Module):
     """One layer of attention whose positions follow one of `SCHEMES`.
 
-    With `causal=False` every position sees the whole window: a fault, kept for the bug gallery.
+    `window` limits how many tokens a position sees, itself included; it may be set at any time.
+    `causal=False` lets every position see the whole text, and `scale` takes the place of
+    1 / sqrt(D): faults, kept for the bug gallery.
 
     Raises: ValueError for another scheme.
     """
@@ -96,14 +93,19 @@ class PositionModel(nn.Module):
         context_length: int,
         d_model: int = 64,
         n_heads: int = 4,
+        head_dim: int | None = None,
+        qk_norm: bool = True,
+        scale: float | None = None,
         causal: bool = True,
     ):
         super().__init__()
         if scheme not in SCHEMES:
             raise ValueError(f"no positions are called {scheme!r}; there are {', '.join(SCHEMES)}")
-        self.scheme, self.causal = scheme, causal
+        self.scheme, self.causal, self.scale = scheme, causal, scale
+        self.window: int | None = None
         self.embedding = nn.Embedding(vocab_size, d_model)
-        self.attention = MultiHeadAttention(d_model, n_heads, qk_norm=nn.RMSNorm)
+        norm = nn.RMSNorm if qk_norm else nn.Identity
+        self.attention = MultiHeadAttention(d_model, n_heads, head_dim=head_dim, qk_norm=norm)
         self.head = nn.Linear(d_model, vocab_size, bias=False)
         nn.init.zeros_(self.head.weight)
         # As long as the longest test: the rows beyond the training windows stay as they were drawn.
@@ -121,17 +123,28 @@ class PositionModel(nn.Module):
         if self.scheme == "rotary":
             cos, sin = rope_cache(q.shape[-1], n)
             q, k = apply_rope(q, cos, sin), apply_rope(k, cos, sin)
-        mask = causal_mask(n) if self.causal else None
-        if self.scheme == "ALiBi":
-            mask = alibi_bias(q.shape[1], n)
-        heads = F.scaled_dot_product_attention(q, k, v, mask)
+        heads = F.scaled_dot_product_attention(q, k, v, self._mask(q), scale=self.scale)
         return self.head(x + self.attention.out(heads.transpose(1, 2).flatten(2)))
+
+    def _mask(self, q: Float[Tensor, "B H T D"]) -> Tensor | None:
+        """What may be attended to, or what is added to the scores."""
+        n_heads, n = q.shape[1:3]
+        mask = causal_mask(n) if self.causal else None
+        if self.window is not None:
+            mask = causal_mask(n).triu(1 - self.window)
+        if self.scheme == "ALiBi":
+            return alibi_bias(n_heads, n).masked_fill(~mask, float("-inf"))
+        return mask
 
 
 def train_on_windows(
     model: PositionModel, ids: Int[Tensor, "N"], length: int, n_steps: int, batch_size: int = 32
-) -> None:
-    """Adam on windows of `length` tokens, cut anywhere in the stream, the same ones each time."""
+) -> list[float]:
+    """Adam on windows of `length` tokens, cut anywhere in the stream, the same ones each time.
+
+    Returns the loss of every step, in nats per token.
+    """
+    losses = []
     generator = torch.Generator().manual_seed(0)
     tables = [model.embedding.weight, model.head.weight, model.positions]
     groups = [
@@ -148,6 +161,8 @@ def train_on_windows(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 @torch.no_grad()
@@ -161,36 +176,3 @@ def loss_by_position(
     for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
         total += F.cross_entropy(model(x).transpose(1, 2), y, reduction="none").sum(0)
     return total / n
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes the bytes of the largest tensor that is made while it is active.
-
-    with LargestTensor() as largest:
-        q @ k.transpose(-2, -1)
-    largest.n_bytes
-    """
-
-    n_bytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for made in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(made, Tensor):
-                self.n_bytes = max(self.n_bytes, made.numel() * made.element_size())
-        return out
-
-
-def saved_for_backward(compute: Callable[[], Tensor]) -> int:
-    """The bytes of all tensors that `compute` keeps until its gradient is asked for, each once."""
-    storages = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = compute()
-    del result
-    return sum(storages.values())

@@ -259,3 +259,20 @@ def test_heads_that_do_not_divide_evenly_are_refused():
         MultiHeadAttention(11, 6)
     with pytest.raises(ValueError, match="n_heads 6 is not divisible by n_kv_heads 4"):
         MultiHeadAttention(12, 6, 4)
+
+
+@pytest.mark.parametrize("batch_size", [1, B + 1])
+def test_a_cache_for_another_number_of_sequences_is_refused(batch_size):
+    cache = KVCache(1, batch_size, K, T, D)
+    with pytest.raises(ValueError, match=f"for {batch_size} sequences, not for {B}"):
+        attention()(heads(B, T, C), cache=cache)
+    assert cache.length == 0
+
+
+def test_a_chunk_of_no_tokens_changes_nothing():
+    model, x = attention(), heads(B, T, C)
+    cache = KVCache(1, B, K, T, D)
+    assert model(x[:, :0]).shape == (B, 0, C)
+    for chunk in (x[:, :2], x[:, :0], x[:, 2:]):
+        last = model(chunk, cache=cache)
+    assert_close(last, model(x)[:, 2:])

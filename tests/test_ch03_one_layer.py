@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from ch01_overview.corpus import stories
 from ch02_tokenization.tokenizer import END_OF_TEXT, train_bpe
 from ch03_attention.attention import attention_weights, causal_mask, scaled_dot_product_attention
+from ch03_attention.memory import LargestTensor, saved_for_backward
 from ch03_attention.one_layer import (
     IGNORED,
     Bigram,
@@ -21,12 +22,10 @@ from ch03_attention.one_layer import (
 )
 from ch03_attention.studies import (
     SCHEMES,
-    LargestTensor,
     PositionModel,
     alibi_bias,
     loss_by_position,
     questions,
-    saved_for_backward,
     train_on_windows,
 )
 
@@ -233,3 +232,15 @@ def test_what_is_saved_for_the_gradient_is_counted_once():
     x = randn(7, 5).requires_grad_()
     assert saved_for_backward(lambda: x * x) == 4 * 35
     assert saved_for_backward(lambda: x + 1) == 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_window_hides_what_is_further_back(scheme):
+    torch.manual_seed(0)
+    model, ids = PositionModel(scheme, 11, context_length=13), torch.randint(11, (1, 13))
+    torch.nn.init.normal_(model.head.weight)
+    model.window = 3
+    other = ids.clone()
+    other[0, 4] = (other[0, 4] + 1) % 11
+    changed = (model(ids) - model(other)).abs().amax(-1)[0] > 1e-6
+    assert changed.nonzero().flatten().tolist() == [4, 5, 6]
