@@ -3,7 +3,7 @@ PYTHON ?= python3
 NOTEBOOKS = $(wildcard ch*/*.ipynb appendix_*/*.ipynb)
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
 
-.PHONY: lab test run chat
+.PHONY: lab test run chat book test-browser
 lab: .venv/ready
 	.venv/bin/jupyter lab
 
@@ -19,7 +19,18 @@ run: .venv/ready
 chat: .venv/ready
 	@.venv/bin/python -m ch06_alignment.chat $(ARGS)
 
+book: book/.venv/ready
+	book/.venv/bin/python book/build.py
+
+test-browser: .venv/ready book
+	book/.venv/bin/python -m pytest book/tests $(ARGS)
+
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet -r requirements.txt
 	touch .venv/ready
+
+book/.venv/ready: book/requirements.txt
+	$(PYTHON) -m venv book/.venv
+	book/.venv/bin/python -m pip install --quiet -r book/requirements.txt
+	touch book/.venv/ready

@@ -1,8 +1,12 @@
 """What holds for every notebook, seen in the file as committed."""
 
+import ast
+import inspect
 import json
 import re
 from pathlib import Path
+from textwrap import dedent
+from urllib.parse import unquote
 
 import pytest
 
@@ -13,6 +17,8 @@ EVERY = pytest.mark.parametrize(
     "path", NOTEBOOKS, ids=lambda path: path.stem + "-" + path.parent.name
 )
 MOST_LINES = 20  # of a code cell
+TAGS = {"nbval-ignore-output", "raises-exception"}
+LINK = re.compile(r"\]\(([^)\s]+)[^)]*\)|<(?:a|img)[^>]*(?:href|src)=\"([^\"]+)\"")
 
 
 def cells(path: Path, kind: str = "code") -> list[dict]:
@@ -32,10 +38,71 @@ def texts(cell: dict) -> str:
     return "".join("".join(part) for part in found)
 
 
+def statements(cell: dict) -> list[ast.stmt]:
+    """What stands in a code cell, without the lines that only Jupyter understands."""
+    source = "".join(cell["source"])
+    return ast.parse(re.sub(r"^[%!].*", "", source, flags=re.M)).body
+
+
+def calls(cell: dict, name: str) -> list[ast.Call]:
+    """The calls of a function by the cell itself, not inside of another statement."""
+    found = [part.value for part in statements(cell) if isinstance(part, ast.Expr)]
+    return [c for c in found if isinstance(c, ast.Call) and getattr(c.func, "id", "") == name]
+
+
+def imported(path: Path, wanted: set[str]) -> dict:
+    """The things of these names that a notebook imports."""
+    parts = [part for cell in cells(path) for part in statements(cell)]
+    found = {}
+    for part in parts:
+        if isinstance(part, ast.Import | ast.ImportFrom):
+            names = {(name.asname or name.name).split(".")[0] for name in part.names}
+            if names & wanted:
+                exec(compile(ast.Module([part], []), str(path), "exec"), found)
+    return found
+
+
+def listings(path: Path) -> list[tuple[list[str], str]]:
+    """What `show_source` was asked to show, and what is shown, for each time it was called."""
+    shown = [(cell, call) for cell in cells(path) for call in calls(cell, "show_source")]
+    return [([ast.unparse(thing) for thing in call.args], texts(cell)) for cell, call in shown]
+
+
 @EVERY
 def test_every_code_cell_was_executed_in_order(path):
     counts = [c["execution_count"] for c in cells(path) if "".join(c["source"]).strip()]
     assert counts == list(range(1, len(counts) + 1))
+
+
+@EVERY
+def test_what_is_printed_is_there(path):
+    for cell in cells(path):
+        printed = [call for call in calls(cell, "print") if call.args]
+        assert cell["outputs"] or not printed, "".join(cell["source"])
+
+
+@EVERY
+def test_a_listing_is_the_code_that_is_imported(path):
+    for things, shown in listings(path):
+        found = imported(path, {thing.split(".")[0] for thing in things})
+        for thing in things:
+            source = dedent(inspect.getsource(eval(thing, found))).strip()
+            assert source in shown, f"{thing} has changed since the notebook was executed"
+
+
+@EVERY
+def test_every_relative_link_leads_to_a_file(path):
+    for cell in cells(path, "markdown"):
+        for link in LINK.findall("".join(cell["source"])):
+            target = unquote("".join(link).split("#")[0])
+            outside = re.match(r"[a-z]+:", target) or not target
+            assert outside or (path.parent / target).exists(), target
+
+
+@EVERY
+def test_tags_are_those_the_book_knows(path):
+    for cell in cells(path):
+        assert set(tags(cell)) <= TAGS, "".join(cell["source"])
 
 
 @EVERY
