@@ -53,7 +53,9 @@ def check_cross_entropy(cross_entropy):
     targets = torch.tensor([2, 0])
     hint = "exp(1000) is infinite: take each row's own largest logit out first."
     asked = "cross_entropy of logits near 1000 and -1000"
-    expect(cross_entropy(large, targets), F.cross_entropy(large, targets), asked, hint)
+    # near 1000 numbers of float32 are 6e-5 apart
+    right = F.cross_entropy(large, targets)
+    expect(cross_entropy(large, targets), right, asked, hint, tolerance=2e-4)
 
 
 @checked
@@ -82,7 +84,13 @@ def check_clip(clip):
     expect(got, expected, "clip([[3, 0], [[0], [4]]], 1.0)", hint)
     small = [_random(3, 2) * 0.01, _random(5) * 0.01]
     hint = "What is shorter than the limit stays as it is."
-    expect(clip(small, 1.0), small, "clip(short gradients, 1.0)", hint)
+    given = [gradient.clone() for gradient in small]
+    expect(clip(given, 1.0), small, "clip(short gradients, 1.0)", hint)
+    long = [_random(3, 2) * 10, _random(5) * 10]
+    given = [gradient.clone() for gradient in long]
+    clip(given, 1.0)
+    same = all(map(torch.equal, given, long))
+    require(same, "the gradients passed in stay as they are", "Return new tensors.")
     zeros = [torch.zeros(2), torch.zeros(3)]
     expect(clip(zeros, 1.0), zeros, "clip(zeros, 1.0)", "Do not divide by a length of zero.")
 
@@ -116,11 +124,19 @@ def check_adamw_step(adamw_step):
         theirs.grad = gradient.clone()
         optimizer.step()
         p, mean, mean_square = adamw_step(p, gradient, mean, mean_square, t, **options)
-        hint = "Are both means divided by 1 - beta^t, and does decay act on p, not on the gradient?"
+        hint = (
+            "Is the old mean kept with weight beta and the gradient added with 1 - beta? Are both "
+            "divided by 1 - beta^t? Is p multiplied by 1 - lr * weight_decay before the step?"
+        )
         expect(p, theirs.detach(), f"p after step {t}", hint, tolerance=1e-5)
         state = optimizer.state[theirs]
         expect(mean, state["exp_avg"], f"mean after step {t}", "Return the mean before dividing.")
         expect(mean_square, state["exp_avg_sq"], f"mean_square after step {t}", "The same holds.")
+    tiny = torch.full((3,), 1e-6)
+    options |= {"eps": 1e-6, "weight_decay": 0.0}
+    got = adamw_step(torch.zeros(3), tiny, torch.zeros(3), torch.zeros(3), 1, **options)[0]
+    hint = "eps is added to the root, not under it."
+    expect(got, torch.full((3,), -0.005), "a gradient as small as eps", hint, tolerance=1e-5)
 
 
 @checked

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from torch import Tensor
 
 from ch05_pretraining.dedup import chance_of_candidate
 
 __all__ = [
+    "draw_ablation",
     "draw_bands",
     "draw_batches",
     "draw_bowl",
@@ -53,14 +55,14 @@ def draw_bands(settings: Mapping[tuple[int, int], str]) -> None:
     j = np.linspace(0, 1, 200)
     for (n_bands, n_rows), name in settings.items():
         axes.plot(j, [chance_of_candidate(x, n_bands, n_rows) for x in j], label=name)
-    axes.set(xlabel="Jaccard similarity of a pair", ylabel="probability")
+    axes.set(xlabel="Jaccard similarity of a pair", ylabel="chance to be a candidate")
     axes.set_title("More rows in a band: only closer pairs are looked at")
     axes.legend()
 
 
 def draw_costs(costs: Mapping[str, tuple[float, float]]) -> None:
     """The loss on new stories and on the copied ones, by what was read."""
-    _, axes = plt.subplots(figsize=(7, 2.8))
+    _, axes = plt.subplots(figsize=(7, 3.9))
     y = np.arange(len(costs))[::-1]
     for shift, which, colour, name in (
         (0.18, 0, INK, "on new stories"),
@@ -73,8 +75,8 @@ def draw_costs(costs: Mapping[str, tuple[float, float]]) -> None:
     axes.set_xlabel("loss, nats per token")
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.12)
-    axes.set_title("Copies cost most, and flatter their own test")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.22), ncols=2)
+    axes.set_title("What a defect costs, and what removing copies gives back")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=2)
 
 
 def draw_bowl(paths: Mapping[str, Tensor]) -> None:
@@ -159,7 +161,7 @@ def draw_run(history: Sequence[Mapping], floor: float, V: int) -> None:
     val = [(row["step"], row["val_loss"]) for row in history if row["val_loss"]]
     smooth = np.array([losses[max(0, i - 20) : i + 1].mean() for i in range(len(losses))])
     left.plot(steps, losses, color="#b9c6d4", linewidth=0.7, label="batch")
-    left.plot(steps, smooth, color=INK, label="mean of 20")
+    left.plot(steps, smooth, "-", color=INK, label="mean of 21")
     left.plot(*zip(*val, strict=True), "D", color=RED, linestyle="", markersize=5, label="held out")
     left.axhline(floor, color="black", linewidth=1, linestyle="--")
     left.text(steps[-1], floor - 0.04, "floor", ha="right", va="top", fontsize=9)
@@ -187,7 +189,7 @@ def draw_learning(learnt: Mapping[int, Mapping[str, float]]) -> None:
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="step", ylabel="excess, % of the start (0.1 or less: at 0.1)")
-    axes.set_title("Words first, then lists, then whatever must be looked up")
+    axes.set_title("What the model still pays, by kind of word")
     axes.legend(ncols=2)
 
 
@@ -208,34 +210,37 @@ def draw_heads(on_holder: Mapping[int, Tensor]) -> None:
             )
     axes.set(xlabel="step", ylabel="share of the attention")
     axes.set_title("Attention from before the last name to the holder's name")
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), handlelength=3.5)
 
 
-def draw_strip(patterns: Mapping[int, Tensor], pieces: Sequence[str], last: int) -> None:
-    """One head's attention on one story at several steps; the arrow marks where the name is due."""
-    figure, axes = plt.subplots(1, len(patterns), figsize=(7, 2.2), sharey=True)
-    for one, (step, pattern) in zip(axes, patterns.items(), strict=True):
-        one.imshow(pattern**0.35, vmin=0, vmax=1, interpolation="nearest", cmap="Blues")
-        one.axhline(last - 1, color=RED, linewidth=0.7, linestyle=":")
-        one.set_title(f"step {step}", fontsize=9.5)
-        one.set_xticks([0, len(pieces) - 1])
-        one.set_yticks([0, len(pieces) - 1])
-        one.grid(False)
-    axes[0].set_ylabel("token that reads")
-    figure.supxlabel("token that is read (dotted: where the last holder is due)", fontsize=9)
+def draw_strip(
+    rows: Mapping[int, Tensor], pieces: Sequence[str], named: Sequence[int], holder: str
+) -> None:
+    """What one head reads from one place, a row for each step; ticks mark the names."""
+    _, axes = plt.subplots(figsize=(7, 0.32 * len(rows) + 1.5))
+    table = torch.stack(list(rows.values()))
+    axes.imshow(table, aspect="auto", vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
+    axes.set_xticks(named, [pieces[i].strip() for i in named], rotation=90, fontsize=8)
+    for tick, i in zip(axes.get_xticklabels(), named, strict=True):
+        tick.set_color(RED if pieces[i].strip() == holder else "black")
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.grid(False)
+    axes.set(ylabel="step", xlabel=f"tokens of the story, the names marked ({holder} in red)")
+    axes.set_title("What the head reads where the last holder is due")
 
 
-def draw_rise(rise: Mapping[str, float]) -> None:
-    """What taking a head away costs, by kind of word."""
-    _, axes = plt.subplots(figsize=(7, 2.5))
-    y = np.arange(len(rise))[::-1]
-    bars = axes.barh(y, list(rise.values()), color=INK)
-    axes.bar_label(bars, [f"{value:.1f}" for value in rise.values()], padding=3, fontsize=9)
-    axes.set_yticks(y, list(rise))
-    axes.grid(axis="y", visible=False)
-    axes.margins(x=0.12)
-    axes.set_xlabel("additional excess, nats per story")
-    axes.set_title("Without that head")
+def draw_rise(rise: Mapping[str, Mapping[str, float]]) -> None:
+    """What taking heads away costs: a row for each removal, a column for each kind of word."""
+    _, axes = plt.subplots(figsize=(7, 0.34 * len(rise) + 1.4))
+    kinds = list(next(iter(rise.values())))
+    table = np.array([[paid[kind] for kind in kinds] for paid in rise.values()])
+    axes.imshow(np.log1p(np.maximum(table, 0)), aspect="auto", cmap="Oranges", vmin=0, vmax=6)
+    for (i, j), value in np.ndenumerate(table):
+        axes.text(j, i, f"{round(value, 1) + 0.0:.1f}", ha="center", va="center", fontsize=8.5)
+    axes.set_xticks(range(len(kinds)), kinds, rotation=20, ha="right", fontsize=8.5)
+    axes.set_yticks(range(len(rise)), list(rise), fontsize=8.5)
+    axes.grid(False)
+    axes.set_title("Nats per story paid more without these heads")
 
 
 def draw_novelty(nearest: Mapping[str, Sequence[float]]) -> None:
@@ -277,7 +282,7 @@ def draw_seeds(rows: Sequence[Mapping], mine: Sequence[float]) -> None:
     )
     axes.plot(steps, smooth(mine), color=RED, label="this run")
     axes.set(xlabel="step", ylabel="loss, nats per token")
-    axes.set_title("Is my loss normal? The band tells")
+    axes.set_title("Is my loss normal? The band from least to largest seed")
     axes.legend()
 
 
@@ -336,3 +341,17 @@ def draw_failures(
     legend.legend(loc="center", fontsize=8.5)
     figure.supxlabel("step", fontsize=9)
     figure.supylabel("loss, nats per token", fontsize=9)
+
+
+def draw_ablation(rows: Sequence[Mapping]) -> None:
+    """The loss of the laptop recipe, and of the recipe with one part changed."""
+    _, axes = plt.subplots(figsize=(7, 3.4))
+    losses, y = [row["loss"] for row in rows], np.arange(len(rows))[::-1]
+    bars = axes.barh(y, losses, color=[GOLD, *[INK] * (len(rows) - 1)])
+    axes.bar_label(bars, [f"{loss:.2f}" for loss in losses], padding=3, fontsize=9)
+    axes.axvline(losses[0], color=GREY, linewidth=0.8, linestyle=":")
+    axes.set_yticks(y, [row["what"] for row in rows])
+    axes.set_xlim(min(losses) - 0.25, max(losses) + 0.06)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("held-out loss, nats per character")
+    axes.set_title("One part changed, the same processor time")

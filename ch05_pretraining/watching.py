@@ -159,7 +159,9 @@ def _kind(story: MarkedStory, begin: int, true_nats: float) -> str:
     word = re.match(r"\w*", text[begin:])[0]
     again = bool(word) and re.search(rf"\b{word}\b", text[:begin])
     if again and word in {character.name for character in story.facts.characters}:
-        return "the last holder" if begin >= story.last_words else "a name again"
+        due = word == story.facts.holder and begin >= story.last_words
+        first = due and not re.search(rf"\b{word}\b", text[story.last_words : begin])
+        return "the last holder" if first else "a name again"
     if again and word in story.facts.thing.split():
         return "the thing again"
     return "free choices" if true_nats > 1e-9 else "fixed wording"

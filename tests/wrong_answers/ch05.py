@@ -61,6 +61,11 @@ def clip__by_value(gradients, max_norm):
     return [gradient.clamp(-max_norm, max_norm) for gradient in gradients]
 
 
+def clip__in_place(gradients, max_norm):
+    length = math.sqrt(sum(gradient.square().sum().item() for gradient in gradients))
+    return [gradient.mul_(min(1.0, max_norm / max(length, 1e-9))) for gradient in gradients]
+
+
 def momentum_path__gradient_weighted_as_in_adam(start, gradients, lr, momentum):
     place, velocity = start.clone(), torch.zeros_like(start)
     for gradient in gradients:
@@ -95,6 +100,14 @@ def adamw_step__decay_in_the_gradient(
 ):
     gradient = gradient + weight_decay * p
     return solutions.adamw_step(p, gradient, mean, mean_square, t, lr, betas, eps, 0.0)
+
+
+def adamw_step__eps_under_the_root(p, gradient, mean, mean_square, t, lr, betas, eps, weight_decay):
+    mean = betas[0] * mean + (1 - betas[0]) * gradient
+    mean_square = betas[1] * mean_square + (1 - betas[1]) * gradient**2
+    root = (mean_square / (1 - betas[1] ** t) + eps).sqrt()
+    p = p * (1 - lr * weight_decay) - lr * mean / (1 - betas[0] ** t) / root
+    return p, mean, mean_square
 
 
 def adamw_step__returns_the_corrected_means(
