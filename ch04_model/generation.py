@@ -7,12 +7,15 @@ Nguyen et al. 2024, "Turning Up the Heat: Min-p Sampling" (arXiv:2407.01082).
 """
 
 from collections.abc import Collection, Iterator
+from copy import deepcopy
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 __all__ = ["next_token_probabilities", "generate", "stream"]
+
+LONG = 64  # new tokens, from which on rearranging the weights pays
 
 
 def next_token_probabilities(
@@ -122,6 +125,8 @@ def stream(
 
 def _stream(model, ids, max_new_tokens, filters, stop_ids, generator) -> Iterator[Tensor]:
     context_length = model.config.context_length
+    if len(ids) == 1 and max_new_tokens >= LONG and ids.device.type == "cpu":
+        model = _by_columns(model)
     stops = torch.tensor(list(stop_ids), dtype=ids.dtype, device=ids.device)
     stopped = torch.zeros_like(ids[:, 0], dtype=torch.bool)
     cache, unread, so_far = model.new_cache(len(ids)), ids, [ids]
@@ -140,13 +145,26 @@ def _stream(model, ids, max_new_tokens, filters, stop_ids, generator) -> Iterato
             return
 
 
+def _by_columns(model: nn.Module) -> nn.Module:
+    """The same model, with its wide matrices stored by columns, in memory of their own.
+
+    One token meets every weight once, so a step takes as long as reading them from memory, and
+    memory is read fastest in long strips. A matrix with more rows than columns has those in its
+    columns: 1.5 times the speed, measured for 768 x 256. Shapes and values stay as they are.
+    """
+    rearranged = {}
+    for weights in model.parameters():
+        wide = weights.ndim == 2 and len(weights) > weights.shape[1]
+        stored = weights.detach().T.contiguous().T if wide else weights.detach()
+        rearranged[id(weights)] = nn.Parameter(stored, requires_grad=False)
+    return deepcopy(model, rearranged)  # what is in the second argument is taken from there
+
+
 # Inference mode is around a step: around the loop, the caller would be in it after each `yield`.
 # What is made in it cannot be trained on, hence the clone above.
 @torch.inference_mode()
 def _next_tokens(model, ids, cache, filters, generator) -> Tensor:
-    logits = model.head(
-        model.hidden_states(ids, cache)[:, -1]
-    )  # (B, V), for the last position only
+    logits = model.head(model.hidden_states(ids, cache)[:, -1])  # (B, V), of the last position
     probs = next_token_probabilities(logits, *filters)
     if filters[0] == 0:
         return probs.argmax(-1)

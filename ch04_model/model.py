@@ -146,14 +146,14 @@ class RMSNorm(nn.Module):
     def __init__(self, width: int, eps: float = 1e-6):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
-        self.register_buffer("eps", torch.tensor(eps), persistent=False)  # follows from the config
+        self.eps = eps
 
     def forward(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
         """The normed rows of `x`, computed in float32 because squares overflow in float16."""
-        # The length is sqrt(sum(x²)): for it and for eps + length²/C, torch has fused kernels.
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        mean_square = torch.addcmul(self.eps, length, length, value=1 / x.shape[-1])
-        return (x * (mean_square.rsqrt() * self.weight)).type_as(x)
+        # F.rms_norm is the same function. On CPUs its backward pass takes about twice as long.
+        rows = x.float()
+        mean_square = rows.square().mean(dim=-1, keepdim=True)
+        return (rows * (mean_square + self.eps).rsqrt() * self.weight).type_as(x)
 
 
 class LayerNorm(nn.Module):
@@ -311,9 +311,15 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def _embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
-        try:  # the look-up itself notices a bad id; to look for one first would cost every step
+        if ids.is_cuda:  # there a bad id kills the process's use of the GPU, so look for one first
+            self._refuse(ids)
+        try:  # elsewhere the look-up notices one by itself, at no cost
             return self.token_embedding(ids)
         except IndexError:
-            V = self.config.vocab_size
-            bad = ids[(ids < 0) | (ids >= V)][0].item()
+            self._refuse(ids)
+            raise
+
+    def _refuse(self, ids: Int[Tensor, "B T"]) -> None:
+        V = self.config.vocab_size
+        for bad in ids[(ids < 0) | (ids >= V)].tolist()[:1]:
             raise ValueError(f"id {bad} is outside the vocabulary of {V} tokens") from None

@@ -347,11 +347,18 @@ def draw_ablation(rows: Sequence[Mapping]) -> None:
     """The loss of the laptop recipe, and of the recipe with one part changed."""
     _, axes = plt.subplots(figsize=(7, 3.4))
     losses, y = [row["loss"] for row in rows], np.arange(len(rows))[::-1]
-    bars = axes.barh(y, losses, color=[GOLD, *[INK] * (len(rows) - 1)])
-    axes.bar_label(bars, [f"{loss:.2f}" for loss in losses], padding=3, fontsize=9)
     axes.axvline(losses[0], color=GREY, linewidth=0.8, linestyle=":")
+    axes.scatter(losses, y, color=[GOLD, *[INK] * (len(rows) - 1)], s=45, zorder=3)
+    for loss, place in zip(losses, y, strict=True):
+        axes.annotate(
+            f"{loss:.2f}",
+            (loss, place),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     axes.set_yticks(y, [row["what"] for row in rows])
-    axes.set_xlim(min(losses) - 0.25, max(losses) + 0.06)
-    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.15, y=0.08)
     axes.set_xlabel("held-out loss, nats per character")
     axes.set_title("One part changed, the same processor time")

@@ -56,6 +56,9 @@ SMALL = {
     **{"vocab_size": 1024, "context_length": 384, "tied": False},
     **{"n_layers": 2, "n_heads": 4, "d_model": 128, "head_dim": 64},
 }
+# For a million characters of real text: the rarest of more than 512 tokens would hardly be met.
+LETTERS = {"vocab_size": 512, "context_length": 128, "tied": False, "n_heads": 4, "d_model": 128}
+GENTLE = {"muon_lr": 0.03, "adamw_lr": 0.02, "weight_decay": 0.1, "warmup": 0.03, "decay": 0.9}
 # Few steps have to do: small batches, and for AdamW a rate eighty times that of "124M".
 FAST = {
     **{"batch_size": 4, "context_length": 288, "muon_lr": 0.03, "adamw_lr": 0.05},
@@ -84,6 +87,23 @@ PRESETS = {
     # The book's model, which chapter 6 makes an assistant of.
     "book": Preset(
         GPTConfig.qwen3(**SMALL), TrainConfig(**FAST, steps=1_450, eval_every=500), n_stories=18_000
+    ),
+    # As good as a model of stories gets in two minutes: half the heads, so more steps.
+    "two-minutes": Preset(
+        GPTConfig.qwen3(**SMALL | {"n_heads": 2}),
+        TrainConfig(**FAST, steps=1_350, eval_every=450),
+        n_stories=18_000,
+    ),
+    # Against two of nanoGPT's recipes for Tiny Shakespeare: see benchmark.py.
+    "laptop": Preset(
+        GPTConfig.qwen3(**LETTERS, n_layers=2),
+        TrainConfig(steps=180, batch_size=16, context_length=64, **GENTLE | {"weight_decay": 0.0}),
+        n_stories=8_000,
+    ),
+    "five-minutes": Preset(
+        GPTConfig.qwen3(**LETTERS, n_layers=3),
+        TrainConfig(steps=1_000, batch_size=16, context_length=128, **GENTLE),
+        n_stories=18_000,
     ),
     "10M": Preset(
         GPTConfig.qwen3(vocab_size=4096, n_layers=6, n_heads=5, d_model=320, tied=False),

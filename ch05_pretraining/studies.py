@@ -4,6 +4,7 @@
     python -m ch05_pretraining.studies batches      # batch size against steps
     python -m ch05_pretraining.studies seeds        # how much luck there is in a loss
     python -m ch05_pretraining.studies scaling      # excess loss against parameters and tokens
+    python -m ch05_pretraining.studies ablation     # the laptop recipe without one part at a time
     python -m ch05_pretraining.studies all --effort 4
 
 `--effort` multiplies the number of steps, the files say which was used. A run of one seed, size and
@@ -16,16 +17,20 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 
+from ch01_overview.corpus import load_text, train_val_split
 from ch01_overview.files import write_whole
-from ch04_model.model import GPT
+from ch04_model.model import GPT, GPTConfig
+from ch05_pretraining.benchmark import encode_letters, encode_text
 from ch05_pretraining.config import TrainConfig
 from ch05_pretraining.evaluation import evaluate
 from ch05_pretraining.optimizers import AdamW, Optimizer, make_optimizer
+from ch05_pretraining.recipes import PRESETS
 from ch05_pretraining.small import SmallData, fit, small_config, small_data, small_model
 
 __all__ = ["OPTIMIZERS", "SGD", "load_study", "main"]
@@ -121,7 +126,51 @@ def scaling(effort: float) -> Iterable[dict]:
             yield {"d_model": d_model, "floor": data.floor} | row | {"losses": None}
 
 
-STUDIES = {f.__name__: f for f in (sweep, batches, seeds, scaling)}
+GPT2_PARTS = {"norm": "layer", "activation": "gelu", "positions": "learned", "qk_norm": False}
+WITHOUT: dict[str, tuple[dict, dict]] = {  # what changes in the model, and in its training
+    "the recipe": ({}, {}),
+    "AdamW for all instead of Muon": ({}, {"muon_lr": 0.0, "adamw_lr": 0.01}),
+    "letters instead of 512 tokens": ({"vocab_size": 65}, {}),
+    "GPT-2's parts instead of today's": (GPT2_PARTS, {}),
+    "queries and keys not normed": ({"qk_norm": False}, {}),
+    "head tied to the embedding": ({"tied": True}, {}),
+    "four layers instead of two": ({"n_layers": 4}, {}),
+    "a rate that does not fall": ({}, {"decay": 0.0}),
+    "four times the batch": ({}, {"batch_size": 64}),
+}
+
+
+def ablation(effort: float) -> Iterable[dict]:
+    """The laptop recipe of the benchmark without each of its parts, for the same processor time."""
+    texts, preset = train_val_split(load_text("shakespeare")), PRESETS["laptop"]
+    steps = max(1, round(preset.train.steps * effort))
+    seconds = None
+    for name, (in_model, in_training) in WITHOUT.items():
+        shape, config = replace(preset.model, **in_model), replace(preset.train, **in_training)
+        vocab_size = shape.vocab_size
+        ids, val_ids = (encode_letters if vocab_size == 65 else encode_text)(*texts, vocab_size)
+        if seconds is not None:  # the first says how long, and the others take as many steps
+            probe = replace(config, steps=min(10, steps))
+            steps = max(1, round(probe.steps * seconds / _ablated(shape, probe, ids)[1]))
+        model, took = _ablated(shape, replace(config, steps=steps), ids)
+        seconds = seconds or took
+        loss = evaluate(model, val_ids) * (len(val_ids) - 1) / len(texts[1])
+        yield {"what": name, "steps": steps, "seconds": round(took, 1), "loss": loss}
+
+
+def _ablated(shape: GPTConfig, config: TrainConfig, ids: torch.Tensor) -> tuple[GPT, float]:
+    """A model trained so, and the processor's seconds for it."""
+    torch.manual_seed(config.seed)
+    model = GPT(shape)
+    optimizers = make_optimizer(model, config)
+    if config.muon_lr == 0:
+        optimizers = [AdamW(model.parameters(), config.adamw_lr, config.betas, weight_decay=0.0)]
+    began = process_time()
+    fit(model, ids, config, optimizers)
+    return model, process_time() - began
+
+
+STUDIES = {f.__name__: f for f in (sweep, batches, seeds, scaling, ablation)}
 
 
 def load_study(name: str) -> dict:

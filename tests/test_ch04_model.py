@@ -1,5 +1,5 @@
 import math
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from ch03_attention.attention import causal_mask, scaled_dot_product_attention
+from ch04_model.generation import _by_columns
 from ch04_model.model import (
     GPT,
     FeedForward,
@@ -137,6 +138,11 @@ def test_rms_norm_of_zeros_is_zeros_with_a_finite_gradient():
 def test_rms_norm_survives_squares_that_float16_cannot_hold():
     x = torch.tensor([[300.0, -300.0]], dtype=torch.float16)
     assert_close(RMSNorm(2)(x), torch.tensor([[1.0, -1.0]], dtype=torch.float16))
+
+
+def test_rms_norm_of_zeros_in_half_precision_is_zeros():
+    norm = RMSNorm(7, eps=1e-8).half()  # float16 has nothing between 0 and 6e-8
+    assert (norm(torch.zeros(2, 7, dtype=torch.float16)) == 0).all()
 
 
 def test_feed_forward_by_its_formulas():
@@ -534,3 +540,31 @@ def test_a_small_model_learns_to_count():
     assert generate(model, torch.tensor([[35]]), 6, temperature=0).tolist() == [
         [35, 36, 0, 1, 2, 3, 4]
     ]
+
+
+@every_recipe
+def test_a_long_text_is_written_from_other_memory_and_is_the_same(config):
+    model = make(replace(config, context_length=80))
+    before = {name: (w.clone(), w.stride()) for name, w in model.named_parameters()}
+    together = generate(model, make_ids(2, 3), 70, temperature=0)  # two rows: weights as they are
+    alone = generate(model, make_ids(2, 3)[:1], 70, temperature=0)
+    assert torch.equal(alone, together[:1])
+    for name, weights in model.named_parameters():
+        assert torch.equal(weights, before[name][0]) and weights.stride() == before[name][1]
+
+
+def test_writing_follows_the_training_between_two_texts():
+    model, ids = make(replace(CONFIGS["qwen3"], context_length=80)), make_ids(1, 3)
+    first = generate(model, ids, 70, temperature=0)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(weights.flip(0))
+    assert not torch.equal(generate(model, ids, 70, temperature=0), first)
+
+
+def test_the_copy_for_writing_keeps_tied_matrices_one():
+    model = make(CONFIGS["gpt2"])
+    copy = _by_columns(model)
+    assert copy.head.weight is copy.token_embedding.weight
+    assert copy.head.weight.stride() == (1, V) and model.head.weight.stride() == (35, 1)
+    assert_close(copy(make_ids(2, 5)), model(make_ids(2, 5)))
