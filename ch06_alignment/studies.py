@@ -1,0 +1,259 @@
+"""Studies that take longer than a notebook may: each trains several models and writes a JSON.
+
+    python -m ch06_alignment.studies seeds        # SFT, DPO and GRPO on every measure, three seeds
+    python -m ch06_alignment.studies hacking      # GRPO for a learnt reward, with KL and without
+    python -m ch06_alignment.studies thinking     # one answer at once, or every holder first
+    python -m ch06_alignment.studies all --effort 2
+
+`--effort` multiplies the number of steps; the files say which was used.
+"""
+
+import argparse
+import copy
+import json
+import os
+import platform
+import random
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from time import perf_counter, process_time
+
+import torch
+
+from ch01_overview.corpus import stories
+from ch01_overview.files import write_whole
+from ch02_tokenization.tokenizer import BPETokenizer
+from ch04_model.model import GPT
+from ch05_pretraining.config import TrainConfig
+from ch05_pretraining.recipes import pretrained
+from ch05_pretraining.small import fit
+from ch06_alignment.alignment import RewardModel
+from ch06_alignment.finetune import CONFIG, assistant, batches, exam
+from ch06_alignment.hands import hands_tasks
+from ch06_alignment.instructions import Task, messages, questions, with_text
+from ch06_alignment.measures import as_chat, chance_right
+from ch06_alignment.replies import Replies, drift, frozen, mark, same_length, sample
+from ch06_alignment.rl import (
+    preference_pairs,
+    reward_by,
+    train_dpo,
+    train_grpo,
+    train_reward,
+)
+
+__all__ = ["KINDS", "drawer", "learn_tasks", "load_study", "main", "think_score", "uncertain"]
+
+FOLDER = Path(__file__).with_name("studies")
+KINDS = ("holder", "first", "who")  # the questions that preferences and rewards are about
+
+
+def uncertain(
+    model: GPT,
+    tokenizer: BPETokenizer,
+    n: int,
+    seed: int,
+    chances: tuple[float, float] = (0.1, 0.9),
+) -> list[Task]:
+    """Of questions about `n` new tales, those that `model` gets right now and then.
+
+    Where it is always right, or never, its replies hold nothing to learn from.
+    """
+    rng, tasks = random.Random(seed), []
+    for story in stories(3 * n, seed=seed):
+        if story.facts.form == "tale" and len(story.text) < 700 and len(tasks) < n:
+            asked = rng.choice([q for q in questions(story, rng) if q.kind in KINDS])
+            tasks.append(Task(asked.kind, with_text(story, asked), asked.answer, asked.is_right))
+    found = chance_right(model, as_chat(tasks, tokenizer)).tolist()
+    low, high = chances
+    return [task for task, chance in zip(tasks, found, strict=True) if low < chance < high]
+
+
+def drawer(
+    tasks: Sequence[Task], tokenizer: BPETokenizer, n: int = 8, alike: int = 2
+) -> Callable[[torch.Generator], list[Task]]:
+    """Draws `n` tasks, each time `alike` of one length: such are answered side by side.
+
+    Raises:
+        ValueError: if no two prompts are equally long.
+    """
+    groups = same_length(tasks, tokenizer, alike)
+    if not groups:
+        raise ValueError(f"no {alike} of the {len(tasks)} prompts are equally long")
+
+    def draw(generator: torch.Generator) -> list[Task]:
+        drawn = torch.randint(len(groups), (n // alike,), generator=generator)
+        return [task for i in drawn.tolist() for task in groups[i]]
+
+    return draw
+
+
+def practice(seed: int) -> tuple[GPT, BPETokenizer, list[Task], Replies, torch.Tensor]:
+    """The assistant, what it practises on, and its own replies to that with their marks."""
+    model, tokenizer = assistant()
+    tasks = uncertain(model, tokenizer, 420, seed=101 + seed)
+    generator = torch.Generator().manual_seed(seed)
+    said = sample(model, tokenizer, [t.prompt for t in tasks], 8, generator=generator)
+    return model, tokenizer, tasks, said, mark(said, tasks)
+
+
+def card(model: GPT, reference: GPT, tokenizer: BPETokenizer, n: int, seed: int) -> dict:
+    """Every measure of one model: chances of right answers, tales, and the way it has gone."""
+    row: dict = {"right": {}, "right at 0.2": {}}
+    for kind in ("holder", "first", "who", "home", "away"):
+        rows = as_chat(exam(kind, n), tokenizer)
+        row["right"][kind] = chance_right(model, rows).mean().item()
+        row["right at 0.2"][kind] = chance_right(model, rows, 0.2).mean().item()
+    generator = torch.Generator().manual_seed(seed)
+    wanted = exam("tale", n)
+    for name, temperature in (("tales", 1.0), ("tales at 0.2", 0.2)):
+        told = sample(
+            *(model, tokenizer, [t.prompt for t in wanted], 1, temperature),
+            **{"longest": 300, "generator": generator},
+        )
+        row[name] = mark(told, wanted).mean().item()
+    asked = [task for kind in KINDS for task in exam(kind, n // 2)]
+    said = sample(model, tokenizer, [t.prompt for t in asked], 2, generator=generator)
+    kl, entropy = drift(model, reference, said)
+    return row | {
+        "kl": kl.mean().item(),
+        "entropy": entropy.mean().item(),
+        "length": said.lengths.float().mean().item(),
+    }
+
+
+def seeds(effort: float) -> Iterable[dict]:
+    """SFT, DPO and GRPO on every measure; a seed stands for other tasks, samples and orders."""
+    base, tokenizer = pretrained()
+    model, _ = assistant()
+    reference = frozen(model)
+    yield {"model": "base", "seed": 0} | card(base, reference, tokenizer, 60, 0)
+    for seed in range(3):
+        yield {"model": "SFT", "seed": seed} | card(model, reference, tokenizer, 60, seed)
+        _, _, tasks, said, marks = practice(seed)
+        policy, began = copy.deepcopy(model), process_time()
+        train_dpo(policy, said, preference_pairs(marks), epochs=round(2 * effort), seed=seed)
+        row = {"model": "DPO", "seed": seed, "cpu_seconds": round(process_time() - began)}
+        yield row | card(policy, reference, tokenizer, 60, seed)
+        policy, began = copy.deepcopy(model), process_time()
+        history = train_grpo(
+            *(policy, reference, tokenizer, drawer(tasks, tokenizer)),
+            **{"rounds": round(24 * effort), "seed": seed, "lr": 5e-4},
+        )
+        row = {"model": "GRPO", "seed": seed, "cpu_seconds": round(process_time() - began)}
+        yield row | card(policy, reference, tokenizer, 60, seed) | {"history": _short(history)}
+
+
+def _short(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: round(value, 4) for name, value in row.items()} for row in history]
+
+
+def hacking(effort: float) -> Iterable[dict]:
+    """GRPO on a learnt reward: with two strengths of the KL term, and without it."""
+    model, tokenizer, tasks, said, marks = practice(0)
+    judge, reference = RewardModel(copy.deepcopy(model)), frozen(model)
+    train_reward(judge, said, preference_pairs(marks))
+    for value in (0.0, 0.3):
+        policy = copy.deepcopy(model)
+        history = train_grpo(
+            *(policy, reference, tokenizer, drawer(tasks, tokenizer), reward_by(judge)),
+            **{"rounds": round(24 * effort), "lr": 1e-3, "beta": value},
+        )
+        generator = torch.Generator().manual_seed(0)
+        own = sample(policy, tokenizer, [t.prompt for t in tasks[:5]], 1, generator=generator)
+        yield {"beta": value, "history": _short(history), "replies": own.texts}
+
+
+def learn_tasks(
+    model: GPT, tokenizer: BPETokenizer, tasks: Sequence[Task], steps: int, batch_size: int = 16
+) -> list[float]:
+    """Fine-tune `model`, in place, on tasks with their right answers; the loss of each step."""
+    data = batches(
+        [messages([t]) for t in tasks], tokenizer, batch_size, model.config.context_length
+    )
+    config = TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        muon_lr=CONFIG.muon_lr,
+        adamw_lr=CONFIG.adamw_lr,
+        decay=CONFIG.decay,
+        weight_decay=0.0,
+    )
+    losses = fit(model, lambda g: data[int(torch.randint(len(data), (), generator=g))], config)
+    model.eval()
+    return losses
+
+
+def think_score(
+    model: GPT, tokenizer: BPETokenizer, n_changes: int, thinking: bool, n: int = 50
+) -> float:
+    """The share of right last sentences, always taking the likeliest token."""
+    tasks = hands_tasks(n, [n_changes], 1_000_003 + n_changes, thinking)
+    said = sample(model, tokenizer, [t.prompt for t in tasks], 1, temperature=0, longest=48)
+    return mark(said, tasks).mean().item()
+
+
+def thinking(effort: float) -> Iterable[dict]:
+    """Tales of up to four changes are trained on, tales of up to eight are tested."""
+    model, tokenizer = assistant()
+    steps, tested = round(500 * effort), (1, 2, 3, 4, 5, 6, 8)
+    for how, writes in (("at once", False), ("written out", True)):
+        policy = copy.deepcopy(model)
+        losses = learn_tasks(
+            policy, tokenizer, hands_tasks(16 * steps, range(1, 5), 7, writes), steps
+        )
+        row = {"answer": how, "stage": "SFT", "loss": losses[-1]}
+        yield row | {"right": {k: think_score(policy, tokenizer, k, writes) for k in tested}}
+        reference, tasks = frozen(policy), hands_tasks(1_200, range(1, 7), 8, writes)
+        history = train_grpo(
+            *(policy, reference, tokenizer, drawer(tasks, tokenizer)),
+            **{"rounds": round(30 * effort), "longest": 48, "lr": 5e-4},
+        )
+        row = {"answer": how, "stage": "GRPO", "kl": history[-1]["kl"]}
+        yield row | {"right": {k: think_score(policy, tokenizer, k, writes) for k in tested}}
+
+
+STUDIES = {f.__name__: f for f in (seeds, hacking, thinking)}
+
+
+def load_study(name: str) -> dict:
+    """What a study found: "rows", and under which conditions.
+
+    Raises:
+        ValueError: if there is no such study.
+    """
+    path = FOLDER / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing: run python -m ch06_alignment.studies {name}")
+    return json.loads(path.read_text("utf-8"))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a study, or all, and write what came out."""
+    parser = argparse.ArgumentParser(prog="python -m ch06_alignment.studies")
+    parser.add_argument("study", choices=[*STUDIES, "all"])
+    parser.add_argument("--effort", type=float, default=1.0, help="times the number of steps")
+    options = parser.parse_args(arguments)
+    for name in STUDIES if options.study == "all" else [options.study]:
+        began, rows = perf_counter(), []
+        for row in STUDIES[name](options.effort):
+            rows.append(row)
+            print(name, {k: v for k, v in row.items() if k != "history"}, flush=True)
+            conditions = _conditions(name, options.effort, perf_counter() - began)
+            FOLDER.mkdir(exist_ok=True)
+            write_whole(FOLDER / f"{name}.json", json.dumps(conditions | {"rows": rows}) + "\n")
+
+
+def _conditions(name: str, effort: float, seconds: float) -> dict:
+    return {
+        "command": f"python -m ch06_alignment.studies {name} --effort {effort:g}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "seconds": round(seconds),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
