@@ -91,14 +91,14 @@ def architectures() -> None:
 
 
 def _tower(ax, names: dict[str, str]) -> None:
-    ax.set(xlim=(-2.6, 2.6), ylim=(-0.5, 10.6))
+    ax.set(xlim=(-2.9, 2.6), ylim=(-0.5, 10.6))
     ax.axis("off")
-    corner, width, height = (-2.4, 1.95), 4.9, 5.6
+    corner, width, height = (-2.4, 1.95), 4.9, 5.75
     block = FancyBboxPatch(
         corner, width, height, boxstyle="round,pad=0.05", fc="#f4f4f4", ec=GREY, lw=0.8
     )
     ax.add_patch(block)
-    ax.text(2.4, 2.02, "block, n_layers times", fontsize=8, ha="right", color="#444444")
+    ax.text(2.4, 7.4, "block, n_layers times", fontsize=8, ha="right", color="#444444")
     river, side = -1.6, 0.9
     ax.annotate(
         "", (river, 10.05), (river, 0.15), arrowprops={"arrowstyle": "->", "color": RED, "lw": 2}
@@ -118,8 +118,8 @@ def _tower(ax, names: dict[str, str]) -> None:
         ax.text(
             river, start + 2.33, "+", ha="center", va="center", color=RED, fontsize=12, zorder=5
         )
-    for y, name in ((1.0, names["embedding"]), (8.2, names["norm"]), (9.25, "head")):
-        _box(ax, river + 0.55 * (y == 1.0), y, name)
+    for y, name in ((1.0, names["embedding"]), (8.3, names["norm"]), (9.3, "head")):
+        _box(ax, river, y, name)
 
 
 def _box(ax, x: float, y: float, name: str) -> None:
@@ -149,7 +149,7 @@ def recipe_study(study: dict) -> None:
         name if i in (0, len(names) - 1) else f"GPT-2 with {name}" for i, name in
         reversed(list(enumerate(names)))])  # fmt: skip
     ax.set(xlabel="validation loss, nats per token (dots: seeds, bars: means)", xlim=(0, None))
-    ax.set_title("Positions matter most, all changes together win", x=-0.4)
+    ax.set_title("Positions matter most, all changes together win", x=-0.35)
     plt.show()
 
 
@@ -212,21 +212,23 @@ def parameter_shares(configs: dict[str, GPTConfig]) -> None:
     plt.show()
 
 
-def sampling(results: list[tuple[dict, float, int, int]]) -> None:
+def sampling(results: list[tuple[dict, float, int, int]], floor: float) -> None:
     """Flawless poems against the entropy of what they were drawn from; without the greedy ones."""
     _, ax = plt.subplots(figsize=(7, 3.8))
-    places = {"temperature": (7, 4), "top_k": (-4, -14), "top_p": (7, 2), "min_p": (-16, -13)}
+    places = {"temperature": (-6, -15), "top_k": (-17, -6), "top_p": (8, -9), "min_p": (-4, 8)}
     for (kind, place), (colour, line, marker) in zip(places.items(), STYLES, strict=True):
         points = sorted(
             (entropy, n, options[kind])
             for options, entropy, n, _ in results
             if options.get(kind, 0) > 0
         )
-        label = kind.replace("_", "-")
         xs, ys, values = zip(*points, strict=True)
-        ax.plot(xs, ys, line, marker=marker, color=colour, label=label, markersize=6, lw=1.2)
+        look = {"color": colour, "marker": marker, "markersize": 6, "lw": 1.2}
+        ax.plot(xs, ys, line, label=kind.replace("_", "-"), **look)
         for x, y, value in zip(xs, ys, values, strict=True):
             ax.annotate(f"{value:g}", (x, y), place, textcoords="offset points", fontsize=8)
+    ax.axvline(floor, color=GREY, ls="--", lw=1)
+    ax.text(floor + 0.004, 2, "entropy of the\nworld's own poems", fontsize=8, color="#555555")
     ax.set(ylim=(-4, 108), xlabel="entropy of the distribution drawn from, nats per token")
     ax.set(ylabel="flawless poems of 100", title="Less freedom, fewer errors")
     ax.legend()
