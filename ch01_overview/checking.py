@@ -89,6 +89,8 @@ def _side_by_side(got: torch.Tensor, expected: torch.Tensor) -> str:
     for label, table in (("should be", expected), ("got", got)):
         numbers = np.array2string(table.detach().numpy(), precision=4, prefix=" " * 12)
         lines.append(f"{label:<9} {numbers}")
+    if (got.isnan() & ~expected.isnan()).any():
+        return "\n  ".join([*lines, "some numbers are nan: a zero, or an infinity, was divided by"])
     apart = (got.double() - expected.double()).nan_to_num(0).abs().max().item()
     return "\n  ".join([*lines, f"apart by up to {apart:.2g}"])
 

@@ -31,7 +31,11 @@ def _unchanged(answer: Callable, *arguments: torch.Tensor) -> Any:
     copies = [argument.clone() for argument in arguments]
     returned = answer(*arguments)
     for argument, copy in zip(arguments, copies, strict=True):
-        require(torch.equal(argument, copy), "the arguments stay as they were", "Copy, then work.")
+        require(
+            torch.equal(argument, copy),
+            "the arguments stay as they were",
+            "x += ... changes the caller's tensor; x = x + ... makes a new one.",
+        )
     return returned
 
 
@@ -139,7 +143,12 @@ def check_initial_std(initial_std: Callable) -> None:
                 f"initial_std of {name} in a model of {n_layers} layers",
                 "0.02 for all; divided by sqrt(2 n_layers) for the two that add to the stream.",
             )
-    expect(initial_std("head.weight", 5), 0.02, "initial_std of the head", "It is in no block.")
+    expect(
+        initial_std("head.weight", 5),
+        0.02,
+        "initial_std of the head",
+        "GPT-2's head is tied: it is the embedding, which adds to no stream.",
+    )
 
 
 @checked
@@ -155,18 +164,20 @@ def check_count_parameters(count_parameters: Callable) -> None:
     for name, config in CONFIGS.items():
         with torch.device("meta"):
             expected = GPT(config).n_parameters
-        expect(count_parameters(config), expected, f"the parameters of {name}", hints[name])
+        expect(
+            count_parameters(config), expected, f"the parameters of {name}: {config}", hints[name]
+        )
 
 
 @checked
 def check_cache_bytes(cache_bytes: Callable) -> None:
     """Against a real cache, and for a model too large to build."""
-    for name, config in CONFIGS.items():
+    for config in CONFIGS.values():
         cache = GPT(config).new_cache(5)
         expect(
             cache_bytes(config, CONTEXT, 5, 4),
             cache.keys.nbytes + cache.values.nbytes,
-            f"the cache of 5 texts of {CONTEXT} tokens, {name}, float32",
+            f"the cache of 5 texts of {CONTEXT} tokens, float32: {config}",
             "Keys and values; every layer; key/value heads (not query heads) times head_dim.",
         )
     large = GPTConfig.llama(
@@ -189,7 +200,12 @@ def check_decoding_flops(decoding_flops: Callable) -> None:
         **{"d_ff": 3, "activation": "gelu"},
     )
     # qkv 2·6, out 2·2, up and down 2·3 each: 28 numbers. Head 2·2. Attention: 4·2 for one key.
-    expect(decoding_flops(tiny, 0), 2 * 28 + 8 + 2 * 4, "the first token of a tiny model", hint)
+    expect(
+        decoding_flops(tiny, 0),
+        2 * 28 + 8 + 2 * 4,
+        f"the first token of a tiny model: {tiny}",
+        hint,
+    )
     for name, config in CONFIGS.items():
         for n_before in (0, 19):
             expect(

@@ -149,7 +149,7 @@ def recipe_study(study: dict) -> None:
         name if i in (0, len(names) - 1) else f"GPT-2 with {name}" for i, name in
         reversed(list(enumerate(names)))])  # fmt: skip
     ax.set(xlabel="validation loss, nats per token (dots: seeds, bars: means)", xlim=(0, None))
-    ax.set_title("Positions matter most, all changes together win", x=-0.35)
+    ax.set_title("Positions matter most; the rest is hard to tell apart", x=-0.35)
     plt.show()
 
 
