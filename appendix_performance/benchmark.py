@@ -91,51 +91,56 @@ def in_transformers(pair: Pair) -> list[nn.Module]:
 
 def as_neox(model: GPT) -> nn.Module:
     """The draft as the GPT-NeoX of `transformers`: rotary positions, LayerNorm, GELU, no bias."""
-    c = model.config
-    theirs = transformers.GPTNeoXForCausalLM(
-        transformers.GPTNeoXConfig(
-            vocab_size=c.vocab_size,
-            hidden_size=c.d_model,
-            num_hidden_layers=c.n_layers,
-            num_attention_heads=c.n_heads,
-            intermediate_size=c.d_ff,
-            hidden_act="gelu_pytorch_tanh",
-            max_position_embeddings=c.context_length,
-            layer_norm_eps=c.norm_eps,
-            rope_parameters={
-                "rope_type": "default",
-                "rope_theta": c.rope_theta,
-                "partial_rotary_factor": 1.0,
-            },
-            use_parallel_residual=False,
-            attention_bias=False,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    )
-    weights = {k: torch.zeros_like(v) for k, v in theirs.state_dict().items()}
-    weights["gpt_neox.embed_in.weight"] = model.token_embedding.weight
-    head = theirs.get_output_embeddings()
-    weights[next(k for k, m in theirs.named_modules() if m is head) + ".weight"] = model.head.weight
-    norms = {"gpt_neox.final_layer_norm": model.norm}
-    for i, block in enumerate(model.blocks):
-        layer = f"gpt_neox.layers.{i}"
-        norms[f"{layer}.input_layernorm"] = block.attention_norm
-        norms[f"{layer}.post_attention_layernorm"] = block.feed_forward_norm
-        qkv = block.attention.qkv.weight.view(3, c.n_heads, c.head_dim, -1)
-        # There the rows stand head by head, here all queries before all keys.
-        by_head = qkv.transpose(0, 1).reshape(-1, c.d_model)
-        weights[f"{layer}.attention.query_key_value.weight"] = by_head
-        weights[f"{layer}.attention.dense.weight"] = block.attention.out.weight
-        weights[f"{layer}.mlp.dense_h_to_4h.weight"] = block.feed_forward.up.weight
-        weights[f"{layer}.mlp.dense_4h_to_h.weight"] = block.feed_forward.down.weight
-    for name, norm in norms.items():
-        weights[f"{name}.weight"], weights[f"{name}.bias"] = norm.weight, norm.bias
-    theirs.load_state_dict(weights)
+    theirs = transformers.GPTNeoXForCausalLM(_neox_config(model.config))
+    weights = {name: torch.zeros_like(w) for name, w in theirs.state_dict().items()}  # the biases
+    theirs.load_state_dict(weights | _neox_weights(model))
+    theirs.get_output_embeddings().load_state_dict(model.head.state_dict())
     ids = torch.arange(20)[None]
-    torch.testing.assert_close(theirs(ids).logits, model(ids), rtol=1e-3, atol=1e-3)
+    # Kernels that add in another order: 1e-5 of logits of about 10, after one layer.
+    torch.testing.assert_close(theirs(ids).logits, model(ids), rtol=1e-4, atol=1e-4)
     return theirs.eval()
+
+
+def _neox_config(c: GPTConfig) -> transformers.GPTNeoXConfig:
+    rope = {"rope_type": "default", "rope_theta": c.rope_theta, "partial_rotary_factor": 1.0}
+    return transformers.GPTNeoXConfig(
+        vocab_size=c.vocab_size,
+        hidden_size=c.d_model,
+        num_hidden_layers=c.n_layers,
+        num_attention_heads=c.n_heads,
+        intermediate_size=c.d_ff,
+        hidden_act="gelu_pytorch_tanh",
+        max_position_embeddings=c.context_length,
+        layer_norm_eps=c.norm_eps,
+        rope_parameters=rope,
+        use_parallel_residual=False,
+        attention_bias=False,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+
+
+def _neox_weights(model: GPT) -> dict[str, Tensor]:
+    """Our weights under the names of GPT-NeoX."""
+    weights = {"embed_in": model.token_embedding, "final_layer_norm": model.norm}
+    for i, block in enumerate(model.blocks):
+        names = {
+            "input_layernorm": block.attention_norm,
+            "post_attention_layernorm": block.feed_forward_norm,
+            "attention.query_key_value": block.attention.qkv,
+            "attention.dense": block.attention.out,
+            "mlp.dense_h_to_4h": block.feed_forward.up,
+            "mlp.dense_4h_to_h": block.feed_forward.down,
+        }
+        weights |= {f"layers.{i}.{name}": module for name, module in names.items()}
+    parts = ((f"gpt_neox.{name}", module) for name, module in weights.items())
+    found = {f"{name}.{kind}": w for name, m in parts for kind, w in m.named_parameters()}
+    for name in [name for name in found if "query_key_value" in name]:
+        # There the rows stand head by head, here all queries before all keys.
+        by_kind = found[name].unflatten(0, (3, model.config.n_heads, model.config.head_dim))
+        found[name] = by_kind.transpose(0, 1).flatten(0, 2)
+    return found
 
 
 def half_precision() -> Iterator[Claim]:
@@ -216,7 +221,7 @@ def processes() -> Iterator[Claim]:
     print(done.stdout.rstrip())
     yield Claim("ways for two that differ from one, of 8", 8.0 - equal, 8.0, target=0.0)
     resumed, of = killed_and_resumed()
-    yield Claim("steps to redo when killed after a minute", of - resumed, of, target=0.99)
+    yield Claim("steps to redo after a kill, of all", of - resumed, of, target=0.99)
 
 
 def killed_and_resumed() -> tuple[float, float]:
@@ -243,7 +248,7 @@ def killed_and_resumed() -> tuple[float, float]:
         return float(reached), float(KILLED_STEPS)
 
 
-def steps_on_disk(cache: str) -> int:
+def steps_on_disk(cache: str | Path) -> int:
     """The step in the checkpoint of the only run in this cache, 0 without one."""
     for path in Path(cache).glob("runs/[!.]*"):
         try:

@@ -116,7 +116,8 @@ def check_quantize_rows(quantize_rows):
     hint = "The scale is the row's largest absolute value over 127; round, then to int8."
     weights = torch.tensor([[0.5, -1.27, 0.02], [0.0, 0.0, 0.0]])
     got = quantize_rows(weights)
-    require(isinstance(got, tuple) and len(got) == 2, "a pair comes back", "numbers and scales")
+    pair = isinstance(got, tuple) and len(got) == 2
+    require(pair, "it should return a pair", "The whole numbers, and the scales.")
     numbers = torch.tensor([[50, -127, 2], [0, 0, 0]], dtype=torch.int8)
     expect(got[0], numbers, f"the numbers of {weights.tolist()}", hint)
     hint = "A row of zeros has no largest value to divide by: give it the scale 1."
@@ -192,10 +193,13 @@ def check_ring_all_reduce(ring_all_reduce):
         kept = [list(vector) for vector in vectors]
         got = ring_all_reduce(vectors)
         hint = "Return two things: the vectors afterwards, and the pieces that each process sent."
-        require(isinstance(got, tuple) and len(got) == 2, "a pair comes back", hint)
+        require(isinstance(got, tuple) and len(got) == 2, "it should return a pair", hint)
+        hint = "The first of the pair is a list of vectors, one for each process."
+        vectors_too = isinstance(got[0], list) and all(isinstance(v, list) for v in got[0])
+        require(vectors_too, "all vectors should come back", hint)
         sums = [sum(vector[i] for vector in kept) for i in range(n)]
         hint = "Adding takes n - 1 rounds, handing the finished pieces on another n - 1."
-        expect([list(vector) for vector in got[0]], [sums] * n, f"{n} processes", hint)
+        expect(got[0], [sums] * n, f"{n} processes", hint)
         hint = "In every round each process sends one piece, in 2 (n - 1) rounds."
         expect(got[1], 2 * (n - 1), f"pieces sent by each of {n}", hint)
         require(vectors == kept, "the vectors passed in stay as they are", "Copy them first.")
@@ -208,7 +212,7 @@ def check_tensor_parallel(tensor_parallel):
     whole = torch.relu(x @ up) @ down
     for n in (1, 2, 3):
         got = tensor_parallel(x, up, down, n)
-        require(isinstance(got, list), "a list comes back", "One output for each process.")
+        require(isinstance(got, list), "it should return a list", "One output for each process.")
         hint = "One output for each process, all of the shape of the result."
         expect([tuple(part.shape) for part in got], [(5, 11)] * n, f"shapes, n = {n}", hint)
         hint = "Columns of `up` go with the rows of `down` of the same numbers."

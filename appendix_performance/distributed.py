@@ -6,8 +6,8 @@
     torchrun --standalone --nproc_per_node=2 -m appendix_performance.distributed load FOLDER
 
 Each kind is run twice, by the code of `parallel.py` and by torch's own engine. Both are compared
-with what one process makes of the whole batch, and the bytes that process 0 sends are counted. On
-GPUs the processes talk by nccl, on CPUs by gloo.
+with what one process makes of the whole batch, and the bytes that process 0 sends are counted. The
+processes compute on CPUs and talk by gloo.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from appendix_performance.parallel import (
     Traffic,
     average_gradients,
     gpipe,
+    head_rows,
     split_model,
 )
 from ch04_model.model import GPT, GPTConfig
@@ -48,15 +49,18 @@ __all__ = ["KINDS", "main", "new_model", "windows"]
 
 # Every size is a multiple of 4, so that up to four processes share evenly.
 CONFIG = GPTConfig.llama(vocab_size=104, context_length=32, n_layers=4, n_heads=4, d_model=64)
-BATCH_SIZE, N_MICRO, STEPS, LR = 8, 4, 3, 0.1
-SAME = 1e-5  # sums in another order differ in the last digits of float32
+BATCH_SIZE, N_MICRO, STEPS, LR = 8, 4, 3, 1.0
+# Sums in another order differ in the last digits of float32, by 1e-7 of a weight. What is wrong by
+# a factor differs by as much as the weights move, and each of them moves by at least 50 times this:
+# `one_process` sees to it.
+SAME = 1e-5
 
 
 def new_model() -> GPT:
-    """The same model in every process. (A head that starts at zero would leave the rest still.)"""
+    """The same model in every process, with a head large enough to make all other weights move."""
     torch.manual_seed(0)
     model = GPT(CONFIG)
-    nn.init.normal_(model.head.weight, std=0.02)
+    nn.init.normal_(model.head.weight)
     return model
 
 
@@ -77,6 +81,9 @@ def one_process() -> GPT:
     """What everything is compared with: the whole batch, and nobody to talk to."""
     model = new_model()
     _train(model, model.parameters(), lambda x, y: mean_loss(model(x), y).backward())
+    pairs = zip(model.parameters(), new_model().parameters(), strict=True)
+    moved = min((after - before).abs().max().item() for after, before in pairs)
+    assert moved > 50 * SAME, f"weights that move by {moved:.2g} could not be told from others"
     return model
 
 
@@ -160,12 +167,26 @@ def tensor_by_hand() -> tuple[nn.Module, Traffic]:
 
 
 def tensor_by_torch() -> tuple[nn.Module, Traffic]:
-    """`parallelize_module`, for the feed-forward layers."""
-    model, mesh = new_model(), init_device_mesh("cpu", (dist.get_world_size(),))
-    plan = {"gate": ColwiseParallel(), "up": ColwiseParallel(), "down": RowwiseParallel()}
+    """`parallelize_module`: first matrices cut by columns of the result, second ones by rows."""
+    n = dist.get_world_size()
+    model, mesh = heads_together(new_model()), init_device_mesh("cpu", (n,))
+    first, second = ("attention.qkv", "feed_forward.gate", "feed_forward.up"), ("attention.out",)
+    plan = {name: ColwiseParallel() for name in first}
+    plan |= {name: RowwiseParallel() for name in (*second, "feed_forward.down")}
     for block in model.blocks:
-        parallelize_module(block.feed_forward, mesh, plan)
+        parallelize_module(block, mesh, plan)
+        block.attention.n_heads //= n
+        block.attention.n_kv_heads //= n
     return model, _train(model, model.parameters(), lambda x, y: mean_loss(model(x), y).backward())
+
+
+def heads_together(model: GPT) -> GPT:
+    """Sort the rows of every `qkv`, so that a process's queries, keys and values are neighbours."""
+    n = dist.get_world_size()
+    for block in model.blocks:
+        rows = torch.cat([head_rows(block.attention, rank, n) for rank in range(n)])
+        block.attention.qkv.weight.data = block.attention.qkv.weight.data[rows]
+    return model
 
 
 def pipeline_by_hand() -> tuple[nn.Module, Traffic]:
@@ -216,19 +237,23 @@ def predicted_bytes(run: Callable) -> int:
         sharded_by_hand: 2 * weights * (n - 1) // n,
         sharded_by_torch: (2 * weights + blocks) * (n - 1) // n,  # blocks are gathered twice
         tensor_by_hand: 2 * 4 * layers * stream * (n - 1) // n,
-        # Feed-forward layers alone; on the way back one message each for `gate` and for `up`.
-        tensor_by_torch: 2 * 3 * layers * stream * (n - 1) // n,
+        tensor_by_torch: 2 * 5 * layers * stream * (n - 1) // n,  # `gate` and `up` by themselves
         pipeline_by_hand: stream,
         pipeline_by_torch: stream,
     }[run]
 
 
-def largest_difference(module: nn.Module, reference: GPT) -> float:
+# What a process has after training, if not the whole model, made of the whole model.
+OWN_PART = {
+    tensor_by_hand: split_model,
+    tensor_by_torch: heads_together,
+    pipeline_by_hand: Stage,
+    pipeline_by_torch: Stage,
+}
+
+
+def largest_difference(module: nn.Module, reference: nn.Module) -> float:
     """Over all weights that this process has, against those of one process, then over all."""
-    if isinstance(module, Stage):
-        reference = Stage(reference)
-    elif any(".part." in name for name, _ in module.named_parameters()):
-        reference = split_model(deepcopy(reference))
     theirs = dict(reference.named_parameters())
     worst = torch.zeros(())
     for name, weights in module.named_parameters():
@@ -245,12 +270,14 @@ def compare(kind: str, reference: GPT) -> None:
     """
     for run in KINDS[kind]:
         module, traffic = run()
-        difference = largest_difference(module, reference)
+        own_part = OWN_PART.get(run, lambda model: model)
+        difference = largest_difference(module, own_part(deepcopy(reference)))
         who = "torch" if run.__name__.endswith("torch") else "by hand"
         sent, foreseen = traffic.bytes.total(), predicted_bytes(run)
         _say(
-            f"{kind:<9} {who:<8} sends {sent:>9,} bytes a step (predicted {foreseen:,}), "
-            f"weights {'equal' if difference < SAME else 'DIFFER'} those of one process"
+            f"{kind:<9} {who:<8} sends {sent:>9,} bytes a step, predicted {foreseen:>9,}, "
+            f"written {traffic.written / sent:.1f} x; "
+            f"weights {'equal' if difference < SAME else 'DIFFER'}"
         )
         if not difference < SAME:
             raise ValueError(f"{kind} {who}: weights differ by {difference:.2g}")

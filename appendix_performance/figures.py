@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 __all__ = [
+    "draw_curves",
     "draw_formats",
     "draw_kept",
     "draw_pipeline",
@@ -50,6 +51,18 @@ def draw_formats(numbers: Mapping[str, Sequence[float]]) -> None:
     axes.grid(False)
 
 
+def draw_curves(curves: Mapping[str, Sequence[float]]) -> None:
+    """Losses by step: the first as a line, the second as a dashed one, all others as marks."""
+    _, axes = plt.subplots()
+    styles = ({"color": INK, "lw": 2.5}, {"color": GREY, "ls": "--"})
+    styles += tuple({"color": WARM, "ls": "none", "marker": m, "mfc": "none"} for m in "os")
+    for (name, losses), style in zip(curves.items(), styles, strict=True):
+        axes.plot(range(1, len(losses) + 1), losses, label=name, **style)
+    axes.set(xlabel="step", ylabel="nats per token")
+    axes.set_title("Short numbers move the loss less than another seed does")
+    axes.legend()
+
+
 def draw_kept(parts: Mapping[str, Sequence[float]], labels: Sequence[str]) -> None:
     """Stacked bars of memory, in megabytes, a bar for each label."""
     _, axes = plt.subplots()
@@ -68,6 +81,11 @@ def draw_row_errors(names: Sequence[str], by_row: Sequence[float], whole: Sequen
     place = np.arange(len(names))
     axes.plot(place, 100 * np.asarray(by_row), "o", color=INK, label="a scale for each row")
     axes.plot(place, 100 * np.asarray(whole), "s", color=WARM, mfc="none", label="one for all")
+    narrowing = [i for i, name in enumerate(names) if name.endswith("down.weight")]
+    for i in narrowing:
+        axes.axvline(
+            i, color=GREY, lw=0.8, ls=":", zorder=0, label="down" if i == narrowing[0] else None
+        )
     axes.set_ylim(bottom=0)
     axes.set(xlabel="matrix, from the first layer to the last", ylabel="error in % of the weights")
     axes.set_title("A scale for each row makes every error smaller")
@@ -83,7 +101,7 @@ def draw_speedups(
     axes.plot(n_drafts, measured, "o", color=WARM, ls="none", label="measured")
     axes.axhline(1, color=GREY, lw=0.8, ls=":")
     axes.set(xlabel="tokens drafted a round", ylabel="times as fast as without a draft")
-    axes.set(title="More drafts help until most of them are in vain", ylim=(0, None))
+    axes.set(title="More drafts bring less and less", ylim=(0, None))
     axes.legend()
 
 

@@ -10,13 +10,13 @@ language models" (arXiv:2001.08361), section 2.1, for operations per token; Chow
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from statistics import median, quantiles
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import flop_counter
 from torch.utils.flop_counter import FlopCounterMode
 
 from ch01_overview.machine import matmul_speed
@@ -53,14 +53,6 @@ class Timing:
         """The fastest run, the closest to what the machine can do when it does nothing else."""
         return min(self.seconds)
 
-    @property
-    def spread(self) -> float:
-        """The range of the middle half of the runs over the median: how noisy the machine was."""
-        if len(self.seconds) < 2:
-            return 0.0
-        low, _, high = quantiles(self.seconds, n=4, method="inclusive")
-        return (high - low) / self.median
-
 
 def benchmark(fn: Callable[[], Any], *, repeats: int = 7, warmup: int = 1) -> Timing:
     """Call `fn` a few times unmeasured, then time each of `repeats` calls.
@@ -92,11 +84,11 @@ def machine_peak_flops(dtype: torch.dtype = torch.float32, size: int = 1024) -> 
     return matmul_speed(dtype, size) * 1e9
 
 
-def memory_bandwidth(n_bytes: int = 1 << 28, repeats: int = 5) -> float:
+def memory_bandwidth(n_bytes: int = 1 << 29, repeats: int = 5) -> float:
     """Bytes per second read from memory: a matrix of `n_bytes` times a vector, at the best.
 
-    Such a product meets every weight once, as a step of decoding does. The matrix should be several
-    times as large as the processor's last cache.
+    Such a product meets every weight once, as a step of decoding does. The matrix should be larger
+    than the processor's last cache, which on a server can have hundreds of megabytes.
     """
     rows = max(1, n_bytes // (4 * 4096))
     weights, vector = torch.ones(rows, 4096), torch.ones(4096)
@@ -119,8 +111,8 @@ def flops_per_token(
 
     A weight in a matrix product costs a multiplication and an addition. A position's query meets
     the keys, and its weights the values, of all T positions: what the kernel leaves out above the
-    diagonal is counted, as in Kaplan et al. and PaLM. The backward pass needs two products for each
-    one forward, so that training costs three times as much.
+    diagonal is counted, as in PaLM. (Kaplan et al. count half of it.) The backward pass needs two
+    products for each one forward, so that training costs three times as much.
 
     Source: Kaplan et al. 2020, table 1; Chowdhery et al. 2022, appendix B.
     """
@@ -135,28 +127,26 @@ def flops_per_token(
 def counted_flops(fn: Callable[[], Any]) -> int:
     """The operations in matrix products and attention while `fn` runs, as torch counts them.
 
-    Of attention on a CPU torch's counter knows nothing, so it is told here: two products forward
-    and five backward, since the fused kernel computes the scores a second time.
+    Torch has formulas for the fused attention kernels of GPUs: two products forward and five
+    backward, since such a kernel computes the scores a second time. The kernel of the CPU works in
+    the same way and is counted by the same formulas.
     """
     ops = torch.ops.aten
     on_cpu = {
-        ops._scaled_dot_product_flash_attention_for_cpu: partial(_attention_flops, products=2),
-        ops._scaled_dot_product_flash_attention_for_cpu_backward: partial(
-            _attention_flops_backward, products=5
-        ),
+        ops._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        ops._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
     }
     with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
         fn()
     return counter.get_total_flops()
 
 
-def _attention_flops(q, k, *rest, products: int, **options) -> int:
-    B, H, T, D = q
-    return products * 2 * B * H * T * k[2] * D
+def _attention_flops(q, k, v, *rest: Any, **options: Any) -> int:
+    return flop_counter.sdpa_flop_count(q, k, v)
 
 
-def _attention_flops_backward(grad, q, k, *rest, products: int, **options) -> int:
-    return _attention_flops(q, k, products=products)
+def _attention_backward_flops(grad, q, k, v, *rest: Any, **options: Any) -> int:
+    return flop_counter.sdpa_backward_flop_count(grad, q, k, v)
 
 
 def mfu(

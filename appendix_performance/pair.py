@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ch01_overview.files import make_folder
-from ch02_tokenization.tokenizer import END_OF_TEXT, BPETokenizer
+from ch02_tokenization.tokenizer import BPETokenizer
 from ch04_model.model import GPT, GPTConfig
 from ch05_pretraining.config import TrainConfig
 from ch05_pretraining.evaluation import evaluate
@@ -127,8 +127,3 @@ def held_out_loss(
     end = int(starts[n_stories]) + 1 if n_stories < len(starts) else len(pair.held_out.val_ids)
     some = starts[starts < end - 1]
     return evaluate(model, pair.held_out.val_ids[:end], length, starts=some)
-
-
-def end_of_text(pair: Pair) -> int:
-    """The id that stands between stories."""
-    return pair.tokenizer.special_ids[END_OF_TEXT]

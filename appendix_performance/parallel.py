@@ -13,6 +13,7 @@ Sources: Rajbhandari et al. 2019, "ZeRO" (arXiv:1910.02054); Shoeybi et al. 2019
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -30,16 +31,19 @@ __all__ = [
     "Traffic",
     "average_gradients",
     "gpipe",
+    "head_rows",
+    "split_attention",
+    "split_feed_forward",
     "split_model",
 ]
 
 
 class Traffic(TorchDispatchMode):
-    """Counts the bytes that this process sends while it is active, by operation, `bytes`.
+    """Counts the bytes that this process sends while it is active, in two ways.
 
-    What is counted are messages as the program asks for them, at the price of the ring algorithm:
-    an all-reduce of S bytes sends 2 (n - 1) / n S, a gathering or scattering of S in all half of
-    that, a message its own length.
+    `bytes`, by operation, are messages as the program asks for them, at the price of the ring
+    algorithm: an all-reduce of S bytes sends 2 (n - 1) / n S, a gathering or scattering of S in all
+    half of that, a message its own length. `written` is what really left, as Linux counts it.
     """
 
     PRICES: ClassVar = {  # name: (which argument holds S, its price over (n - 1) / n)
@@ -52,6 +56,15 @@ class Traffic(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.bytes: Counter[str] = Counter()
+        self.written = 0
+
+    def __enter__(self) -> "Traffic":
+        self._before = _bytes_written()
+        return super().__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self.written = _bytes_written() - self._before
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = str(function).removesuffix(".default")
@@ -62,6 +75,14 @@ class Traffic(TorchDispatchMode):
         elif name == "c10d.send":
             self.bytes["send"] += _nbytes(args[0])
         return function(*args, **(kwargs or {}))
+
+
+def _bytes_written() -> int:
+    """All that this process has written to files and sockets; 0 where the system does not tell."""
+    count = Path("/proc/self/io")
+    if not count.exists():
+        return 0
+    return int(dict(line.split(": ") for line in count.read_text().splitlines())["wchar"])
 
 
 def _nbytes(tensors: Tensor | Sequence[Tensor]) -> int:
@@ -161,13 +182,18 @@ class _Split(nn.Module):
         return _FromAll.apply(self.part(_ToAll.apply(x), *rest))
 
 
+def head_rows(attention: MultiHeadAttention, rank: int, n: int) -> Int[Tensor, "R"]:
+    """The rows of the matrix `qkv` that make the `rank`-th of n shares of the heads."""
+    H, K, D = attention.n_heads, attention.n_kv_heads, attention.head_dim
+    q, k, v = torch.arange((H + 2 * K) * D).split([H * D, K * D, K * D])
+    return torch.cat([rows.chunk(n)[rank] for rows in (q, k, v)])  # heads are neighbouring rows
+
+
 def split_attention(attention: MultiHeadAttention, rank: int, n: int) -> MultiHeadAttention:
     """The `rank`-th of n parts: some heads, their rows of the input and columns of the output."""
     H, K, D = attention.n_heads // n, attention.n_kv_heads // n, attention.head_dim
     part = MultiHeadAttention(attention.qkv.in_features, H, K, D)
-    q, k, v = attention.qkv.weight.data.split([H * n * D, K * n * D, K * n * D])
-    own = [matrix.chunk(n)[rank] for matrix in (q, k, v)]  # heads are neighbouring rows
-    part.qkv.weight.data = torch.cat(own)
+    part.qkv.weight.data = attention.qkv.weight.data[head_rows(attention, rank, n)]
     part.out.weight.data = attention.out.weight.data.chunk(n, dim=1)[rank].contiguous()
     return part
 

@@ -1,8 +1,9 @@
 """Planning a training run: the memory of each GPU, what all tell each other, and the time taken.
 
 A plan splits a model over `tensor` x `pipeline` GPUs, and such groups over the batch. Numbers are
-in bytes, seconds and operations. The calculator knows five things about a machine and one about
-programs: which share of the peak large matrix products reach. It was not fitted to any run.
+in bytes, seconds and operations. The calculator knows four things about a machine and one about
+programs: which share of the peak a GPU reaches when it waits for nobody. That share was taken from
+one published run, the first in `published.py`; no other was used.
 
 Sources: Narayanan et al. 2021, "Efficient large-scale language model training on GPU clusters using
 Megatron-LM" (arXiv:2104.04473); Rajbhandari et al. 2019, "ZeRO" (arXiv:1910.02054); Korthikanti et
@@ -11,9 +12,19 @@ al. 2022, "Reducing activation recomputation in large Transformer models" (arXiv
 
 from dataclasses import dataclass
 
-__all__ = ["A100", "H100", "PUBLISHED", "Estimate", "Machine", "Plan", "Shape", "estimate"]
+__all__ = [
+    "A100",
+    "H100",
+    "Estimate",
+    "Machine",
+    "Plan",
+    "Shape",
+    "estimate",
+    "state_bytes_per_weight",
+    "utilisation",
+]
 
-KERNEL_EFFICIENCY = 0.6  # of the peak, in large matrix products with everything between them
+KERNEL_EFFICIENCY = 0.6  # of the peak: what llm.c reports for 124M weights on one box, "~60% MFU"
 WEIGHT_BYTES, GRADIENT_BYTES = 2, 2  # bfloat16
 OPTIMIZER_BYTES = 12  # float32: the weight itself and AdamW's two averages
 
@@ -72,10 +83,13 @@ class Shape:
 class Plan:
     """How a run is shared out: GPUs = data x tensor x pipeline.
 
-    `sharded` spreads weights, gradients and optimizer over the `data` GPUs (ZeRO stage 3);
-    otherwise only the optimizer is spread (stage 1). `batch` is in sequences.
+    `zero` says what is spread over the `data` GPUs: 0 nothing, 1 the optimizer, 2 the gradients as
+    well, 3 the weights, too. `interleave` cuts a stage into so many pieces, which shortens the
+    bubble; `sequence` also splits what lies between the matrices of a tensor group, along the
+    sequence. `batch` is in sequences.
 
-    Raises: ValueError if the GPUs do not divide into groups, or the batch among them.
+    Raises: ValueError if the GPUs do not divide into groups, or the batch among them, or for an
+    unknown stage of ZeRO.
     """
 
     n_gpus: int
@@ -83,10 +97,14 @@ class Plan:
     micro_batch: int = 1
     tensor: int = 1
     pipeline: int = 1
-    sharded: bool = False
+    interleave: int = 1
+    zero: int = 1
     recompute: bool = False
+    sequence: bool = False
 
     def __post_init__(self):
+        if self.zero not in range(4):
+            raise ValueError(f"ZeRO has the stages 0 to 3, not {self.zero}")
         if self.n_gpus % (self.tensor * self.pipeline):
             raise ValueError(
                 f"{self.n_gpus} GPUs do not divide into groups of {self.tensor} x {self.pipeline}"
@@ -109,8 +127,11 @@ class Plan:
 
     @property
     def bubble(self) -> float:
-        """Idle time of a pipeline over its working time, (stages - 1) / micro-batches."""
-        return (self.pipeline - 1) / self.n_micro
+        """Idle time of a pipeline over its working time, (stages - 1) / micro-batches.
+
+        Source: Narayanan et al. 2021, section 2.2, also for interleaving.
+        """
+        return (self.pipeline - 1) / self.n_micro / self.interleave
 
 
 @dataclass(frozen=True)
@@ -121,7 +142,8 @@ class Estimate:
     activation_bytes: float | int
     compute_seconds: float | int  # with the bubble
     tensor_seconds: float | int  # waited for
-    data_seconds: float | int  # mostly hidden behind the backward pass
+    pipeline_seconds: float | int  # waited for
+    data_seconds: float | int  # hidden behind the computing, as far as that is long enough
     step_seconds: float | int
     tokens_per_second: float | int
     utilisation: float | int  # useful operations over the peak
@@ -131,6 +153,11 @@ class Estimate:
         """Bytes for each GPU, without what the allocator wastes."""
         return self.state_bytes + self.activation_bytes
 
+    @property
+    def waiting(self) -> float:
+        """The share of the step in which a GPU waits for messages."""
+        return 1 - self.compute_seconds / self.step_seconds
+
     def hours(self, tokens: float | int) -> float:
         """How long so many tokens take."""
         return tokens / self.tokens_per_second / 3600
@@ -138,112 +165,88 @@ class Estimate:
 
 def estimate(shape: Shape, plan: Plan, machine: Machine = A100) -> Estimate:
     """Memory, communication and time of one step."""
-    split = plan.tensor * plan.pipeline
-    own = shape.parameters / split
-    spread = plan.data if plan.sharded else 1
-    state = own * ((WEIGHT_BYTES + GRADIENT_BYTES) / spread + OPTIMIZER_BYTES / plan.data)
+    own = shape.parameters / (plan.tensor * plan.pipeline)  # weights of this GPU's part
     tokens = plan.batch * shape.context_length
     flops = tokens * shape.flops_per_token(plan.recompute) / plan.n_gpus
     compute = flops / (KERNEL_EFFICIENCY * machine.peak) * (1 + plan.bubble)
-    tensor, data = _tensor_seconds(shape, plan, machine), _data_seconds(own, plan, machine)
+    tensor = _tensor_seconds(shape, plan, machine)
+    pipeline = _pipeline_seconds(shape, plan, machine)
+    data = _data_seconds(own, plan, machine)
     # Weights and gradients of a block travel while another is computed; the rest is waited for.
-    step = compute + tensor + max(0.0, data - compute)
-    useful = tokens * shape.flops_per_token() / plan.n_gpus
+    step = compute + tensor + pipeline + max(0.0, data - compute)
     return Estimate(
-        state_bytes=state,
+        state_bytes=own * state_bytes_per_weight(plan.zero, plan.data),
         activation_bytes=_activation_bytes(shape, plan),
         compute_seconds=compute,
         tensor_seconds=tensor,
+        pipeline_seconds=pipeline,
         data_seconds=data,
         step_seconds=step,
         tokens_per_second=tokens / step,
-        utilisation=useful / step / machine.peak,
+        utilisation=utilisation(shape, tokens / step / plan.n_gpus, machine),
     )
+
+
+def utilisation(shape: Shape, tokens_per_second: float, machine: Machine) -> float:
+    """MFU: the useful operations of one GPU's tokens per second over its peak."""
+    return tokens_per_second * shape.flops_per_token() / machine.peak
+
+
+def state_bytes_per_weight(zero: int, data: int) -> float:
+    """Weights, gradients and optimizer, of which each stage of ZeRO spreads more over `data` GPUs.
+
+    Source: Rajbhandari et al. 2019, figure 1.
+    """
+    spread = [data if zero >= stage else 1 for stage in (3, 2, 1)]
+    return WEIGHT_BYTES / spread[0] + GRADIENT_BYTES / spread[1] + OPTIMIZER_BYTES / spread[2]
 
 
 def _activation_bytes(shape: Shape, plan: Plan) -> float:
     """Of a block 34 s b h bytes, or its input alone; of the head the logits and their gradient.
 
-    Source: Korthikanti et al. 2022, equation 2 and table 2, with fused attention, which keeps no
-    table of weights, and the tensor-parallel share of 24 of the 34.
+    Counted for a feed-forward layer of two matrices, four times as wide, with dropout, and for
+    fused attention, which keeps no table of weights; Llama's three narrower ones come to 38. Tensor
+    parallelism shares 24 of the 34, with `sequence` all. A stage starts no more micro-batches than
+    there are stages before it turns round (one forward, one backward; Narayanan et al.).
+
+    Source: Korthikanti et al. 2022, equations 2 and 4, and table 2.
     """
     row = plan.micro_batch * shape.context_length * shape.d_model
     layers = shape.n_layers / plan.pipeline
-    in_flight = min(plan.pipeline, plan.n_micro)  # micro-batches waiting for their way back
-    each = 2 * row if plan.recompute else (10 + 24 / plan.tensor) * row
-    one_block = (10 + 24 / plan.tensor) * row if plan.recompute else 0
+    in_flight = min(plan.pipeline, plan.n_micro)
+    block = (34 / plan.tensor if plan.sequence else 10 + 24 / plan.tensor) * row
+    kept = layers * in_flight * (2 * row if plan.recompute else block)
     logits = plan.micro_batch * shape.context_length * shape.vocab_size / plan.tensor
-    return layers * in_flight * each + one_block + (2 + 4) * logits
+    return kept + (block if plan.recompute else 0) + (2 + 4) * logits
+
+
+def _stream_bytes(shape: Shape, plan: Plan) -> int:
+    """What stands between two blocks for a micro-batch, in bfloat16."""
+    return 2 * plan.micro_batch * shape.context_length * shape.d_model
 
 
 def _tensor_seconds(shape: Shape, plan: Plan, machine: Machine) -> float:
     """Two all-reduces of B x T x C there and two back in every block, and two more to recompute."""
-    if plan.tensor == 1:
-        return 0.0
-    stream = 2 * plan.micro_batch * shape.context_length * shape.d_model
     messages = (6 if plan.recompute else 4) * shape.n_layers / plan.pipeline * plan.n_micro
-    sent = messages * 2 * stream * (plan.tensor - 1) / plan.tensor
+    sent = messages * 2 * _stream_bytes(shape, plan) * (plan.tensor - 1) / plan.tensor
     return sent / (machine.inside if plan.tensor <= machine.per_box else machine.outside)
 
 
-def _data_seconds(own: float | int, plan: Plan, machine: Machine) -> float:
-    """A reduce-scatter of the gradients and an all-gather of the weights, more if sharded."""
-    if plan.data == 1:
+def _pipeline_seconds(shape: Shape, plan: Plan, machine: Machine) -> float:
+    """The stream to the next stage and its gradient back; each GPU of a group sends its share."""
+    if plan.pipeline == 1:
         return 0.0
-    gathers = 2 * plan.n_micro if plan.sharded else 1  # there and back, for every micro-batch
-    passes = gathers * WEIGHT_BYTES + GRADIENT_BYTES
-    wire = machine.inside if plan.n_gpus <= machine.per_box else machine.outside
-    return own * passes * (plan.data - 1) / plan.data / wire
+    messages = 2 * plan.n_micro * plan.interleave
+    return messages * _stream_bytes(shape, plan) / plan.tensor / machine.outside
 
 
-@dataclass(frozen=True)
-class Published:
-    """A run that others have reported, and the tokens per second of all its GPUs together."""
+def _data_seconds(own: float | int, plan: Plan, machine: Machine) -> float:
+    """Gradients are scattered and weights gathered, once a step or for every micro-batch.
 
-    name: str
-    shape: Shape
-    plan: Plan
-    machine: Machine
-    tokens_per_second: float | int
-    source: str
-
-
-def _gpt(n_layers: int, d_model: int, n_heads: int) -> Shape:
-    return Shape(n_layers, d_model, 51_200, 2048, 4 * d_model, n_heads)
-
-
-def _megatron(name: str, shape: Shape, plan: Plan, tflops: float | int) -> Published:
-    """From TFLOP/s for each GPU, in which recomputation counts as work (equation 3 there)."""
-    c, s = shape.d_model, shape.context_length
-    per_token = 96 * shape.n_layers * c**2 * (1 + s / (6 * c))
-    per_token += 6 * shape.vocab_size * c
-    speed = tflops * 1e12 * plan.n_gpus / per_token
-    return Published(name, shape, plan, A100, speed, "Narayanan et al. 2021, table 1")
-
-
-GPT2_124M = Shape(12, 768, 50_304, 1024, 3072, 12)
-LLAMA_65B = Shape(80, 8192, 32_000, 2048, 22_016, 64, gated=True, tied=False)
-
-PUBLISHED = (
-    Published(
-        "GPT-2 124M, llm.c",
-        GPT2_124M,
-        Plan(8, batch=512, micro_batch=64),
-        A100,
-        10e9 / (90 * 60),
-        'Karpathy 2024, "Reproducing GPT-2 (124M) in llm.c in 90 minutes for $20"',
-    ),
-    _megatron("GPT 1.7B", _gpt(24, 2304, 24), Plan(32, 512, recompute=True), 137),
-    _megatron("GPT 7.5B", _gpt(36, 4096, 32), Plan(128, 512, 1, 4, recompute=True), 142),
-    _megatron("GPT 18B", _gpt(40, 6144, 48), Plan(256, 1024, 1, 8, recompute=True), 135),
-    _megatron("GPT 76B", _gpt(60, 10_240, 80), Plan(1024, 1792, 1, 8, 4, recompute=True), 140),
-    _megatron("GPT 146B", _gpt(80, 12_288, 96), Plan(1536, 2304, 1, 8, 8, recompute=True), 148),
-    Published(
-        "LLaMA 65B",
-        LLAMA_65B,
-        Plan(2048, batch=2048, micro_batch=4, tensor=8, sharded=True),
-        A100,
-        380 * 2048,
-        "Touvron et al. 2023 (arXiv:2302.13971), section 2.4",
-    ),
-)
+    Who shares out the gradients has no room to add them up: every micro-batch sends its own. Who
+    shares out the weights gathers them there and back.
+    """
+    gathers = 2 * plan.n_micro if plan.zero == 3 else 1
+    scatters = plan.n_micro if plan.zero >= 2 else 1
+    sent = own * (gathers * WEIGHT_BYTES + scatters * GRADIENT_BYTES) * (plan.data - 1) / plan.data
+    return sent / (machine.inside if plan.n_gpus <= machine.per_box else machine.outside)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
 
-from safetensors.torch import save
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from ch01_overview.files import write_whole
@@ -38,7 +38,7 @@ class BackgroundSaver:
 
     def _write(self, path: Path, snapshot: dict[str, Tensor]) -> None:
         try:
-            write_whole(path, save(snapshot))
+            write_whole(path, to_bytes(snapshot))
         except Exception as error:  # a thread's error would be lost: keep it for who waits
             self._error = error
 

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ch04_model.generation import next_token_probabilities
+from ch04_model.generation import next_token_probabilities, stream
 
 __all__ = [
     "Drafts",
     "ModelDraft",
     "NGramDraft",
     "Tally",
+    "Window",
     "expected_speedup",
     "expected_tokens",
     "residual",
@@ -41,6 +43,12 @@ class Tally:
     accepted: int = 0
     looked_at: int = 0  # drafts that were accepted or rejected, not those after a rejected one
 
+    def add(self, drafted: int, accepted: int) -> None:
+        """Note a round."""
+        self.rounds, self.drafted = self.rounds + 1, self.drafted + drafted
+        self.accepted += accepted
+        self.looked_at += min(drafted, accepted + 1)
+
     @property
     def acceptance(self) -> float:
         """The share of the drafts looked at that the target accepted."""
@@ -55,39 +63,52 @@ class Drafts:
     probs: Float[Tensor, "N V"] | None = None
 
 
-class ModelDraft:
-    """Drafts by a smaller model with the same vocabulary, which keeps a cache of its own."""
+class Window:
+    """A model that reads a growing text, every token once, and can forget the text's end again.
+
+    When the context is full it starts over from its last half, as `generate` does.
+    """
 
     def __init__(self, model: nn.Module):
         self.model, self.cache, self.start = model, model.new_cache(1), 0
 
-    def propose(
-        self, ids: Int[Tensor, "S"], n: int, sampling: dict, generator: torch.Generator | None
-    ) -> Drafts:
-        """Continue `ids` by `n` tokens, reading only what the cache does not hold yet."""
+    def room(self, length: int) -> int:
+        """How many tokens fit behind the first `length` of the text."""
         longest = self.model.config.context_length
-        if self.start + longest < len(ids) + n:  # the context is full: keep the last half of it
-            self.start = max(self.start, len(ids) - max(1, longest // 2))
+        if length - self.start > longest:
+            self.start = length - max(1, longest // 2)
             self.cache.truncate(0)
-        n = min(n, longest - (len(ids) - self.start))
-        tokens, probs = [], []
-        unread = ids[None, self.start + self.cache.length :]
-        for _ in range(n):
-            logits = self.model.head(self.model.hidden_states(unread, self.cache)[:, -1])
-            if sampling["temperature"] == 0:
-                unread = logits.argmax(-1, keepdim=True)
-            else:
-                probs.append(next_token_probabilities(logits, **sampling))
-                unread = torch.multinomial(probs[-1], 1, generator=generator)
-            tokens.append(unread)
-        drafted = torch.cat(tokens, dim=1)[0] if tokens else ids[:0]
-        return Drafts(drafted, torch.cat(probs) if probs else None)
+        return longest - (length - self.start)
+
+    def read(self, text: Int[Tensor, "S"], n: int) -> Float[Tensor, "n V"]:
+        """The scores for what follows each of the last `n` tokens of the text."""
+        unread = text[None, self.start + self.cache.length :]
+        return self.model.head(self.model.hidden_states(unread, self.cache)[0, -n:])
 
     def keep(self, length: int) -> None:
         """Forget what was read beyond the first `length` tokens of the text."""
-        if length < self.start or length == 0:
-            self.start = length = 0
+        if length < self.start:
+            self.start = length = 0  # another text
         self.cache.truncate(min(self.cache.length, length - self.start))
+
+
+class ModelDraft(Window):
+    """Drafts by a smaller model with the same vocabulary."""
+
+    def propose(
+        self, text: Int[Tensor, "S"], n: int, sampling: dict, generator: torch.Generator | None
+    ) -> Drafts:
+        """Continue the text by `n` tokens, or by as many as the context has room for."""
+        start, probs = len(text), []
+        for _ in range(min(n, self.room(start))):
+            logits = self.read(text, 1)
+            if sampling["temperature"] == 0:
+                token = logits.argmax(-1)
+            else:
+                probs.append(next_token_probabilities(logits, **sampling))
+                token = torch.multinomial(probs[-1], 1, generator=generator)[0]
+            text = torch.cat((text, token))
+        return Drafts(text[start:], torch.cat(probs) if probs else None)
 
 
 class NGramDraft:
@@ -103,22 +124,19 @@ class NGramDraft:
         self.keep(0)
 
     def propose(
-        self, ids: Int[Tensor, "S"], n: int, sampling: dict, generator: torch.Generator | None
+        self, text: Int[Tensor, "S"], n: int, sampling: dict, generator: torch.Generator | None
     ) -> Drafts:
         """Up to `n` tokens, none if the last token is new to the text."""
-        text = ids.tolist()
-        for end in range(
-            self.read, len(text)
-        ):  # an n-gram that ends before `end`, and what is there
-            for size in range(1, self.longest + 1):
-                if size <= end:
-                    self.seen[tuple(text[end - size : end])] = end
-        self.read = len(text)
-        for size in range(min(self.longest, len(text)), 0, -1):
-            at = self.seen.get(tuple(text[-size:]))
+        ids = text.tolist()
+        for at in range(self.read, len(ids)):  # what stands here came after these endings:
+            for size in range(1, min(self.longest, at) + 1):
+                self.seen[tuple(ids[at - size : at])] = at
+        self.read = len(ids)
+        for size in range(min(self.longest, len(ids)), 0, -1):
+            at = self.seen.get(tuple(ids[-size:]))
             if at is not None:
-                return Drafts(ids[at : at + n].clone())
-        return Drafts(ids[:0])
+                return Drafts(text[at : at + n])
+        return Drafts(text[:0])
 
     def keep(self, length: int) -> None:
         """Start afresh when the text is another one; what was accepted is never taken back."""
@@ -144,32 +162,20 @@ def verify(
 
     Row i of `p`, of which there is one more than drafts, is the target's distribution of draft i.
     A draft x from q is accepted with probability min(1, p(x) / q(x)). The first that is not is
-    replaced by a token from the residual; after the last comes a token from the last row.
+    replaced by a token from the residual; after the last comes a token from the last row. A draft
+    that was not drawn counts as certain, q(x) = 1.
 
     Source: Leviathan et al. 2022, algorithm 1.
     """
     tokens, q = drafts.tokens, drafts.probs
-    n = len(tokens)
-    rows = torch.arange(n)
-    ratio = p[rows, tokens] if q is None else p[rows, tokens] / q[rows, tokens]
-    rejected = (torch.rand(n, generator=generator) >= ratio).nonzero()
-    if len(rejected) == 0:
-        return n, torch.multinomial(p[n], 1, generator=generator)[0]
-    k = int(rejected[0])
     if q is None:
-        excess = p[k].clone()
-        excess[tokens[k]] = 0.0
-    else:
-        excess = residual(p[k], q[k])
-    return k, torch.multinomial(excess, 1, generator=generator)[0]
-
-
-def _verify_greedy(best: Int[Tensor, "M"], drafts: Drafts) -> tuple[int, Int[Tensor, ""]]:
-    """`verify` at temperature 0, where p has one token: accept while the draft is that token."""
-    n = len(drafts.tokens)
-    same = (drafts.tokens == best[:n]).long().cumprod(0)
-    k = int(same.sum())
-    return k, best[k]
+        q = F.one_hot(tokens, p.shape[1]).to(p.dtype)
+    n, rows = len(tokens), torch.arange(len(tokens))
+    ratio = p[rows, tokens] / q[rows, tokens]
+    rejected = (torch.rand(n, generator=generator) >= ratio).nonzero()
+    k = int(rejected[0]) if len(rejected) else n
+    follows = residual(p[k], q[k]) if k < n else p[n]
+    return k, torch.multinomial(follows, 1, generator=generator)[0]
 
 
 @torch.inference_mode()
@@ -198,54 +204,34 @@ def speculative_generate(
     Raises: ValueError for another batch size than 1, an empty prompt or one beyond the context, a
     draft of another vocabulary, or a number out of its range.
     """
-    _check(target, draft, ids, max_new_tokens, n_draft)
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    stream(target, ids, max_new_tokens, **sampling)  # never asked for a token: refuses bad input
+    _check(target, draft, ids, n_draft)
     drafter = ModelDraft(draft) if isinstance(draft, nn.Module) else draft
     drafter.keep(0)
+    window, text, end = Window(target), ids[0].clone(), ids.shape[1] + max_new_tokens
     tally = Tally() if tally is None else tally
-    longest, stops = target.config.context_length, set(stop_ids)
-    text, end = torch.empty(ids.shape[1] + max_new_tokens, dtype=ids.dtype), ids.shape[1]
-    text[:end] = ids[0]
-    cache, start = target.new_cache(1), 0
-    while end < len(text):
-        if end - start > longest:
-            start = end - max(1, longest // 2)
-            cache.truncate(0)
-        n = min(n_draft, len(text) - end - 1, longest - (end - start))
-        drafts = drafter.propose(text[:end], n, sampling, generator)
-        n = len(drafts.tokens)
-        unread = torch.cat((text[start + cache.length : end], drafts.tokens))[None]
-        logits = target.head(target.hidden_states(unread, cache)[0, -n - 1 :])  # (n + 1, V)
-        if temperature == 0:
-            k, token = _verify_greedy(logits.argmax(-1), drafts)
-        else:
-            k, token = verify(next_token_probabilities(logits, **sampling), drafts, generator)
-        new = [*drafts.tokens[:k].tolist(), int(token)]
-        tally.rounds, tally.drafted = tally.rounds + 1, tally.drafted + n
-        tally.accepted, tally.looked_at = tally.accepted + k, tally.looked_at + min(n, k + 1)
-        stop = next((i + 1 for i, token in enumerate(new) if token in stops), None)
-        text[end : end + len(new)] = torch.tensor(new, dtype=ids.dtype)
-        if stop is not None:
-            return text[None, : end + stop].clone()
-        cache.truncate(end + k - start)  # the last token, and all drafts after it, are unread
-        drafter.keep(end + k)
-        end += len(new)
+    while len(text) < end:
+        n = min(n_draft, window.room(len(text)), end - len(text) - 1)
+        drafts = drafter.propose(text, n, sampling, generator)
+        logits = window.read(torch.cat((text, drafts.tokens)), len(drafts.tokens) + 1)
+        k, token = verify(next_token_probabilities(logits, **sampling), drafts, generator)
+        tally.add(len(drafts.tokens), k)
+        new = torch.cat((drafts.tokens[:k], token[None]))
+        window.keep(len(text) + k)  # the rejected drafts are forgotten; `token` is not read yet
+        drafter.keep(len(text) + k)
+        last = next((i for i, said in enumerate(new.tolist()) if said in stop_ids), None)
+        text = torch.cat((text, new if last is None else new[: last + 1]))
+        if last is not None:
+            break
     return text[None]
 
 
-def _check(target, draft, ids, max_new_tokens, n_draft) -> None:
-    longest = target.config.context_length
+def _check(target, draft, ids, n_draft) -> None:
     if len(ids) != 1:
         raise ValueError(f"speculative decoding takes 1 sequence at a time, not {len(ids)}")
-    if not 1 <= ids.shape[1] <= longest:
-        raise ValueError(
-            f"the prompt has {ids.shape[1]} tokens, but must have from 1 to {longest}, "
-            "the length of the context"
-        )
-    if max_new_tokens < 0 or n_draft < 1:
-        raise ValueError(
-            f"max_new_tokens {max_new_tokens} must be at least 0, and n_draft {n_draft} at least 1"
-        )
+    if n_draft < 1:
+        raise ValueError(f"n_draft must be at least 1, not {n_draft}")
     model = getattr(draft, "model", draft)
     if isinstance(model, nn.Module) and model.config.vocab_size != target.config.vocab_size:
         raise ValueError(

@@ -29,6 +29,7 @@ exclude_patterns = [".*", "**/.ipynb_checkpoints", "tests", "runs", "book/.*", "
 # The notebooks are shown as they were committed; nothing is executed, nothing is fetched.
 nb_execution_mode = "off"
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 nb_ipywidgets_js = {}
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3

@@ -1,14 +1,25 @@
 """Formulas as MathML, which browsers draw themselves: no script, no fonts from elsewhere.
 
 docutils translates the TeX. It knows no `\\tag` and no `align`; use `aligned`, and
-`\\operatorname*{arg\\,max}`. A formula that it cannot read ends the build with its place.
+`\\operatorname*{arg\\,max}`. What it knows under another name only is given that name here. A
+formula that it cannot read ends the build with its place.
 """
+
+import re
 
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.errors import SphinxError
 
+OTHER_NAMES = {
+    r"\\dots\b": r"\\ldots",
+    r"\\(big|Big|bigg|Bigg)(?=\s*[(\[])": r"\\\1l",
+    r"\\(big|Big|bigg|Bigg)(?=\s*[)\]])": r"\\\1r",
+}
+THIN = '<mspace width="0.17em"/>'
+NAME_WITH_INDEX = r"<(msu[bp])>\s*<mi>[a-z]{2,}</mi>\s*<m([in])>[^<]*</m\2>\s*</\1>"
+OPERATOR_NAME = re.compile(r'<mo( movablelimits="true")?>(?=([a-z]{2,}</mo>)(\s*<mo)?)[a-z]+</mo>')
 CELL = 10_000  # myst-nb counts a notebook's lines from 10,000 times the number of the cell
 
 
@@ -20,12 +31,25 @@ def place(node: nodes.Node) -> str:
     return f"{path}, " + (f"cell {line // CELL}" if line >= CELL else f"line {line}")
 
 
+def spaced(mathml: str) -> str:
+    """As TeX has it: a thin space between log and p, none between min and its bracket."""
+    mathml = re.sub(r"<mo>&ApplyFunction;</mo>(?!\s*<mo)", THIN, mathml)
+    mathml = re.sub(NAME_WITH_INDEX + r"(?=\s*<m[^o])", lambda m: m[0] + THIN, mathml)
+    return OPERATOR_NAME.sub(
+        lambda m: f'<mo{m[1] or ""} lspace="0.17em" rspace="{0 if m[3] else "0.17em"}">{m[2]}',
+        mathml,
+    )
+
+
 def to_mathml(node: nodes.Node, as_block: bool) -> str:
     """The MathML of a formula; an error that names notebook and cell where there is none."""
+    tex = node.astext()
+    for name, known in OTHER_NAMES.items():
+        tex = re.sub(name, known, tex)
     try:
-        return tex2mathml(node.astext(), as_block=as_block)
+        return spaced(tex2mathml(tex, as_block=as_block))
     except (MathError, SyntaxError, ValueError, KeyError, IndexError) as error:
-        raise SphinxError(f"{place(node)}: cannot draw {node.astext()!r}: {error}") from error
+        raise SphinxError(f"{place(node)}: cannot draw {tex!r}: {error}") from error
 
 
 def visit_inline(writer, node: nodes.math) -> None:

@@ -38,6 +38,7 @@ DOCUMENT = re.compile(r'<span id="document-[^"]*"></span><section ')
 HEADING = re.compile(r"<h([23])>(.*?)</h\1>", re.S)
 LONG_NAME = re.compile(r'(?<=<span class="pre">)[^<\s]{13,}(?=</span>)')
 NUMBER = re.compile(r'(<a class="page" href="#([^"]*)">)[^<]*(?=</a>)')
+COLON = re.compile(r"<p>(?=(?:(?!</p>).)*:</p>\s*<(?:div|ul|ol|table))", re.S)
 FOOT = '@bottom-center { content: counter(page); font: 9.5pt "Latin Modern Roman", serif; }'
 HEAD = '@top-left {{ content: {}; font: italic 9pt "Latin Modern Roman", serif; color: #555; }}'
 
@@ -56,6 +57,11 @@ def text_of(heading: str) -> str:
 def breakable(page: str) -> str:
     """Long names in the text may be broken behind a point, an underscore, a bracket."""
     return LONG_NAME.sub(lambda name: re.sub(r"(?<=[._(,=/])(?=\w)", "<wbr>", name[0]), page)
+
+
+def together(page: str) -> str:
+    """A paragraph that ends in a colon stays on the page of what it announces."""
+    return COLON.sub('<p class="announces">', page)
 
 
 def with_anchors(page: str) -> str:
@@ -99,7 +105,7 @@ def page_styles(page: str) -> tuple[str, str]:
 def typeset(page: str) -> str:
     """The page with anchors, contents and running titles, ready for the first printing."""
     page = re.sub(r"<h1>(.*?)</h1>", r'<p class="title">\1</p>', page, count=1, flags=re.S)
-    page, styles = page_styles(with_anchors(breakable(page)))
+    page, styles = page_styles(with_anchors(together(breakable(page))))
     start = page.index('<div class="toctree-wrapper')
     page = page[:start] + contents(page) + page[start:]
     return page.replace("</head>", styles + "</head>")

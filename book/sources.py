@@ -63,6 +63,13 @@ def front_page(text: str, names: list[str], book_is_there: bool) -> str:
     return lead_to_pages(text, names) + contents + pdf + about
 
 
+def foreword(text: str, names: list[str]) -> str:
+    """The README of the printed book, which has the chapters only."""
+    text = re.sub(r"^# .*", "# Before you begin", text, count=1)
+    text = re.sub(r"\[(\w+)\]\(\1\.md\)", r"`\1.md`", text)
+    return lead_to_pages(text, names)
+
+
 def one_title(cells: list[dict]) -> None:
     """A page has one title: what stands below it as large as a title becomes a section."""
     seen = False
@@ -139,8 +146,7 @@ def edit(app, name: str, source: list[str]) -> None:
     if name in names:
         source[0] = notebook(source[0], name, printed)
     elif name == "README" and printed:
-        text = re.sub(r"^# .*", "# Before you begin", source[0], count=1)
-        source[0] = lead_to_pages(text, names)
+        source[0] = foreword(source[0], names)
     elif name == "README":
         pdf = Path(app.confdir) / "_build" / "pdf" / "book.pdf"
         source[0] = front_page(source[0], names, pdf.exists())

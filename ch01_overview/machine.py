@@ -42,10 +42,10 @@ def matmul_speed(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> 
     the products that fit into `seconds` counts: what else the machine does can only slow one down.
 
     Raises:
-        ValueError: if `size` or `seconds` is not positive.
+        ValueError: if `size` or `seconds` is not positive, or `seconds` has no end.
     """
-    if size < 1 or seconds <= 0:
-        raise ValueError(f"size {size} and seconds {seconds} must both be positive")
+    if size < 1 or not 0 < seconds < float("inf"):
+        raise ValueError(f"size {size} and seconds {seconds} must be positive and finite")
     a, b = (torch.ones(size, size, dtype=dtype) for _ in range(2))
     a @ b  # the first product also pays for what is set up once
     best, end = float("inf"), perf_counter() + seconds

@@ -6,6 +6,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import matplotlib.pyplot as plt
+from IPython import get_ipython
 from IPython.display import Markdown, display
 
 __all__ = ["show_source", "use_book_style"]
@@ -15,8 +16,13 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def use_book_style() -> None:
-    """Draw the figures from here on in the book's style (`book.mplstyle`)."""
+    """Draw the figures from here on in the book's style (`book.mplstyle`).
+
+    And print the last line of an error alone: a chapter's errors are made on purpose.
+    """
     plt.style.use(Path(__file__).with_name("book.mplstyle"))
+    if (shell := get_ipython()) is not None:
+        shell.InteractiveTB.set_mode("Minimal")
 
 
 def show_source(*things: object) -> None:

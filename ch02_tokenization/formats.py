@@ -96,6 +96,10 @@ def from_tokenizer_json(
         special_ids = {token["content"]: token["id"] for token in fields["added_tokens"]}
         # GPT-2's own file lists its special token among the ordinary ones, too.
         spelled = {t: id for t, id in fields["model"]["vocab"].items() if t not in special_ids}
+        if not all(isinstance(token, str) for token in special_ids):
+            raise TypeError("a special token is text")
+        if not all(type(id) is int for id in (*special_ids.values(), *spelled.values())):
+            raise TypeError("an id is a whole number")
         # Older files write a merge as one string. No spelled token has a space in it.
         pairs = [m.split(" ") if isinstance(m, str) else m for m in fields["model"]["merges"]]
         vocab = {id: unspell(token) for token, id in spelled.items()}

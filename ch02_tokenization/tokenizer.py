@@ -229,7 +229,7 @@ class BPETokenizer:
         """
         try:
             return cls._with_special_ids(*from_tokenizer_json(Path(path).read_bytes()))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no byte-level BPE tokenizer.json: {error}") from error
 
     @classmethod

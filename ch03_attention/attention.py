@@ -40,6 +40,8 @@ def attention_weights(
     With fewer key heads than query heads, each key head serves H / K neighbouring query heads.
     A query that `mask` lets attend to nothing has a row of zeros.
     """
+    if q.device != k.device:
+        raise ValueError(f"q is on {q.device}, but k is on {k.device}")
     k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (B, H, S, D)
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (B, H, T, S)
     if mask is not None:
@@ -92,6 +94,8 @@ def _angles(width: int, context_length: int, theta: float | int) -> Float[Tensor
     """Position times frequency, with frequencies that fall from 1 almost to 1 / theta."""
     if width % 2:
         raise ValueError(f"positions turn pairs of numbers, so a width of {width} must be even")
+    if not 0 < theta < float("inf"):
+        raise ValueError(f"theta must be positive and finite, not {theta}")
     frequencies = theta ** -(torch.arange(0, width, 2) / width)
     return torch.outer(torch.arange(context_length).float(), frequencies)
 
@@ -140,6 +144,8 @@ class KVCache:
 
     Memory for `context_length` positions is claimed at once, in the dtype and on the device of
     `like` (float32 on the CPU without it).
+
+    Raises: ValueError when a size is below 1.
     """
 
     def __init__(
@@ -152,6 +158,8 @@ class KVCache:
         like: Tensor | None = None,
     ):
         shape = (n_layers, batch_size, n_kv_heads, context_length, head_dim)
+        if min(shape) < 1:
+            raise ValueError(f"every size of a cache must be at least 1, got {shape}")
         like = torch.empty(0) if like is None else like
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         self._layers = [(self.keys[i], self.values[i]) for i in range(n_layers)]  # views of them
@@ -202,7 +210,7 @@ class MultiHeadAttention(nn.Module):
 
     `qk_norm` makes what a head's queries and keys go through: nothing here, a norm in chapter 4.
 
-    Raises: ValueError when the heads do not divide evenly.
+    Raises: ValueError when the heads do not divide evenly, or a size is below 1.
     Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023, section 2.2.
     """
 
@@ -217,6 +225,9 @@ class MultiHeadAttention(nn.Module):
     ):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        sizes = d_model, n_heads, n_kv_heads, 1 if head_dim is None else head_dim
+        if min(sizes) < 1:
+            raise ValueError(f"every size must be at least 1, got {sizes}")
         if head_dim is None and d_model % n_heads:
             raise ValueError(
                 f"d_model {d_model} is not divisible by n_heads {n_heads}: give head_dim"

@@ -54,6 +54,8 @@ class OneLayer(nn.Module):
         self, vocab_size: int, d_model: int = 128, n_heads: int = 4, context_length: int = 512
     ):
         super().__init__()
+        if vocab_size < 1 or context_length < 1:
+            raise ValueError(f"{vocab_size} tokens and {context_length} positions: 1 each at least")
         self.embedding = nn.Embedding(vocab_size, d_model)  # torch draws it from N(0, 1)
         # Queries and keys of fixed length keep the scores in range at high learning rates.
         self.attention = MultiHeadAttention(d_model, n_heads, qk_norm=nn.RMSNorm)
@@ -122,7 +124,11 @@ def train(
 
     The steps grow for a moment and then shrink to nothing. The vectors of the tokens take larger
     ones, since each is touched by few of the texts.
+
+    Raises: ValueError when `n_steps` is below 1, or there are fewer rows than a batch has.
     """
+    if n_steps < 1 or not 1 <= batch_size <= len(rows):
+        raise ValueError(f"{n_steps} steps of {batch_size} from {len(rows)} rows cannot be taken")
     tables = [*model.embedding.parameters(), *model.head.parameters()]
     groups = [
         {"params": tables, "lr": 0.05},
@@ -148,7 +154,12 @@ def train(
 def bits_per_byte(
     model: Logits, rows: Sequence[Sequence[int]], n_bytes: int, batch_size: int = 25
 ) -> float:
-    """What the model pays for all tokens of `rows`, spread over the `n_bytes` of their texts."""
+    """What the model pays for all tokens of `rows`, spread over the `n_bytes` of their texts.
+
+    Raises: ValueError when `n_bytes` or `batch_size` is below 1.
+    """
+    if n_bytes < 1 or batch_size < 1:
+        raise ValueError(f"{n_bytes} bytes in batches of {batch_size}: both must be at least 1")
     nats, by_length = 0.0, sorted(rows, key=len)  # rows of like length need little padding
     for first in range(0, len(rows), batch_size):
         inputs, targets = pad_rows(by_length[first : first + batch_size])
@@ -175,6 +186,8 @@ def accuracy(model: Logits, questions: Sequence[tuple[str, str]], tokenizer: BPE
 @torch.no_grad()
 def head_weights(model: OneLayer, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B H T T"]:
     """How much each head attends from every position to every earlier one."""
+    if ids.device != model.head.weight.device:
+        raise ValueError(f"the ids are on {ids.device}, the model on {model.head.weight.device}")
     n = ids.shape[1]
     q, k, _ = model.attention.project(model.embedding(ids), model.rope(n))
     return attention_weights(q, k, causal_mask(n))

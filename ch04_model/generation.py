@@ -133,6 +133,7 @@ def _stream(model, ids, max_new_tokens, filters, stop_ids, generator) -> Iterato
     for _ in range(max_new_tokens):
         if cache.length + unread.shape[1] > context_length:
             unread = torch.cat(so_far, dim=1)[:, -max(1, context_length // 2) :]
+            so_far = [unread]
             cache.truncate(0)
         tokens = _next_tokens(model, unread, cache, filters, generator).clone()
         if len(stops):

@@ -4,6 +4,7 @@
     model.safetensors       the weights by name; unlike a pickle, it cannot run code when it is read
     tokenizer.json          chapter 2's file
     tokenizer_config.json   what `AutoTokenizer` wants to know besides
+    SHA256SUMS              a checksum of each, for only a part of all damage shows by itself
 
 A `Family` is the dictionary between the two languages, and the functions only look things up in it.
 """
@@ -18,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ch01_overview.files import write_whole
+from ch01_overview.files import check_sums, write_sums, write_whole
 from ch02_tokenization.tokenizer import END_OF_TEXT, BPETokenizer
 from ch04_model.model import GPT, GPTConfig
 
@@ -158,6 +159,8 @@ def save_pretrained(model: GPT, tokenizer: BPETokenizer, folder: str | Path) -> 
     write_whole(folder / "config.json", json.dumps(config, indent=2))
     tokenizer.save(folder / "tokenizer.json")
     write_whole(folder / "tokenizer_config.json", json.dumps(tokenizer_config, indent=2))
+    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    write_sums(folder, files)
 
 
 def load_pretrained(folder: str | Path) -> tuple[GPT, BPETokenizer]:
@@ -171,6 +174,7 @@ def load_pretrained(folder: str | Path) -> tuple[GPT, BPETokenizer]:
     tokenizer = BPETokenizer.load(path)
     model = load_model(folder)
     _check_vocabulary(model.config, tokenizer)
+    check_sums(Path(folder))  # last: whatever says more about the damage has had its say
     return model, tokenizer
 
 
@@ -182,13 +186,24 @@ def load_model(folder: str | Path) -> GPT:
     folder = Path(folder)
     config, family = _read_config(folder / "config.json")
     stored = _read_weights(folder, family)
-    model = GPT(config)
+    model = _new_model(folder, config, len(stored))
     weights = _weights(model, family)
     _check_weights(folder, weights, stored)
     with torch.no_grad():
         for name, part in weights.items():
             part.copy_(stored[name])
     return model
+
+
+def _new_model(folder: Path, config: GPTConfig, n_tensors: int) -> GPT:
+    path = folder / "config.json"
+    if config.n_layers > n_tensors:
+        raise ValueError(f"{path}: {config.n_layers} layers, but {n_tensors} tensors are stored")
+    try:
+        return GPT(config)
+    except (TypeError, RuntimeError, OverflowError, MemoryError) as error:
+        cause = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: there is no model of such sizes: {cause}") from error
 
 
 def _weights(model: GPT, family: Family) -> dict[str, Tensor]:
@@ -291,21 +306,22 @@ def _read_weights(folder: Path, family: Family) -> dict[str, Tensor]:
 
 
 def _check_weights(folder: Path, weights: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    file = folder / "model.safetensors"
     if missing := sorted(weights.keys() - stored.keys()):
-        raise ValueError(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
+        raise ValueError(f"{file}: {len(missing)} tensors are missing, the first is {missing[0]}")
     unused = {name for name in stored.keys() - weights.keys() if not name.endswith(CONSTANTS)}
     if unused := sorted(unused - {"lm_head.weight"}):  # the second name of a tied matrix
-        raise ValueError(f"{folder}: {len(unused)} tensors too many, the first is {unused[0]}")
+        raise ValueError(f"{file}: {len(unused)} tensors too many, the first is {unused[0]}")
     for name, part in weights.items():
         ours, theirs = tuple(part.shape), tuple(stored[name].shape)
         if ours != theirs:
-            raise ValueError(f"{folder}: {name} is {theirs}, but by config.json it must be {ours}")
+            raise ValueError(f"{file}: {name} is {theirs}, but by config.json it must be {ours}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold an object, not a {type(data).__name__}")

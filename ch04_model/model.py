@@ -91,10 +91,17 @@ class GPTConfig:
 
     def _check(self) -> None:
         sizes = ("vocab_size", "context_length", "n_layers", "n_heads", "n_kv_heads", "d_model")
-        for name in (*sizes, "d_ff", "head_dim", "norm_eps", "rope_theta"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        sizes = (*sizes, "d_ff", "head_dim")
+        for name in (*sizes, "norm_eps", "rope_theta"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, not {value}")
+            if value == float("inf"):
+                raise ValueError(f"{name} must be finite, not {value}")
+            if name in sizes and not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number, not {value}")
         choices = {
+            **dict.fromkeys(("qk_norm", "bias", "tied"), (True, False)),
             "norm": ("rms", "layer"),
             "activation": ("swiglu", "gelu"),
             "positions": ("rotary", "learned"),
@@ -140,18 +147,20 @@ class GPTConfig:
 class RMSNorm(nn.Module):
     """Divide a row by its root mean square, sqrt(mean(x²) + eps), and scale its columns.
 
+    Raises: ValueError when `width` or `eps` is not positive.
     Source: Zhang and Sennrich 2019, equation 4; with eps where Llama has it.
     """
 
     def __init__(self, width: int, eps: float = 1e-6):
         super().__init__()
+        _check_norm(width, eps)
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
-        """The normed rows of `x`, computed in float32 because squares overflow in float16."""
+        """The normed rows of `x`, in float32 or finer because squares overflow in float16."""
         # F.rms_norm is the same function. On CPUs its backward pass takes about twice as long.
-        rows = x.float()
+        rows = x.to(torch.promote_types(x.dtype, torch.float32))
         mean_square = rows.square().mean(dim=-1, keepdim=True)
         return (rows * (mean_square + self.eps).rsqrt() * self.weight).type_as(x)
 
@@ -159,11 +168,13 @@ class RMSNorm(nn.Module):
 class LayerNorm(nn.Module):
     """Shift a row to mean 0, divide it by sqrt(mean(x²) + eps), scale and shift its columns.
 
+    Raises: ValueError when `width` or `eps` is not positive.
     Source: Ba et al. 2016, "Layer Normalization" (arXiv:1607.06450), equation 4.
     """
 
     def __init__(self, width: int, eps: float = 1e-5):
         super().__init__()
+        _check_norm(width, eps)
         self.weight = nn.Parameter(torch.ones(width))
         self.bias = nn.Parameter(torch.zeros(width))
         self.eps = eps
@@ -171,6 +182,11 @@ class LayerNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
         """The normed rows of `x`, by one fused kernel for the formula above."""
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def _check_norm(width: int, eps: float) -> None:
+    if width < 1 or not 0 < eps < float("inf"):
+        raise ValueError(f"a norm's width {width} and eps {eps} must be positive and finite")
 
 
 class FeedForward(nn.Module):
@@ -311,6 +327,9 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def _embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        if ids.device != self.token_embedding.weight.device:  # torch would read some other memory
+            where = self.token_embedding.weight.device
+            raise ValueError(f"the ids are on {ids.device}, but the model is on {where}")
         if ids.is_cuda:  # there a bad id kills the process's use of the GPU, so look for one first
             self._refuse(ids)
         try:  # elsewhere the look-up notices one by itself, at no cost

@@ -10,8 +10,6 @@ Shapes: B batch, T time, C d_model, V vocabulary.
 import hashlib
 import json
 import math
-import os
-import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch.nn import functional as F
 
 from ch01_overview.corpus import Story, stories
 from ch01_overview.files import write_whole
+from ch01_overview.study import conditions
 from ch02_tokenization.tokenizer import END_OF_TEXT, BPETokenizer, train_bpe
 from ch04_model.model import GPT, GPTConfig
 
@@ -234,10 +233,7 @@ def _run(data: StoryData, name: str, config: GPTConfig, seed: int, lr: float) ->
 
 def _conditions(data: StoryData) -> dict:
     return {
-        "command": "python -m ch04_model.studies",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **conditions("python -m ch04_model.studies"),
         "corpus_sha256": hashlib.sha256(data.train.numpy().tobytes()).hexdigest(),
         "sizes": SIZES,
         "steps": STEPS,

@@ -43,11 +43,16 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("steps", "batch_size", "context_length", "accumulation", "eval_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}, must be at least 1 and a whole number")
         for name in ("muon_lr", "adamw_lr", "weight_decay", "warmup", "decay", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 0")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 0 and finite")
+        if not isinstance(self.seed, int):
+            raise ValueError(f"seed is {self.seed!r}, must be a whole number")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are {self.betas}, must be two numbers from 0 to below 1")
         decay = self.decay if self.schedule == "wsd" else 0.0
         if self.warmup + decay > 1:
             raise ValueError(

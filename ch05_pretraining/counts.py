@@ -31,12 +31,15 @@ def counted_probabilities(
     is frequent, yet comes after "New" alone, so nobody expects it after another word.
 
     Raises:
-        ValueError: if `order` is below 1, or there are fewer ids to count in.
+        ValueError: if `order` is below 1, there are fewer ids to count in, or one is outside the
+            vocabulary.
     """
     n = len(train_ids)
     if not 1 <= order <= n:
         raise ValueError(f"the order is {order}, must be from 1 to the {n} ids to count in")
     ids = np.concatenate([train_ids, val_ids]).astype(np.int64)
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise ValueError(f"ids from {ids.min()} to {ids.max()} in a vocabulary of {vocab_size}")
     contexts, grams = [np.zeros(len(ids), dtype=np.int64)], []
     for _ in range(order):  # number the runs of 1, 2, ... `order` ids that end at each place
         _, gram = np.unique(contexts[-1] * vocab_size + ids, return_inverse=True)

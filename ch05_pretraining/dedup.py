@@ -118,7 +118,12 @@ def chance_of_candidate(similarity: float, n_bands: int, n_rows: int) -> float:
 
     >>> round(chance_of_candidate(0.5, n_bands=32, n_rows=4), 3)
     0.873
+
+    Raises:
+        ValueError: if the similarity is not from 0 to 1, or there is no band or no row.
     """
+    if not 0 <= similarity <= 1 or n_bands < 1 or n_rows < 1:
+        raise ValueError(f"similarity {similarity}, {n_bands} bands of {n_rows} rows: impossible")
     return 1 - (1 - similarity**n_rows) ** n_bands
 
 
@@ -148,7 +153,12 @@ def near_duplicates(
 
     Bands of four propose the pairs, the sets themselves decide. A pair of similarity 0.7 is missed
     once in six thousand times.
+
+    Raises:
+        ValueError: if the threshold is not from 0 to 1.
     """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"the threshold is {threshold}, a similarity is from 0 to 1")
     sets = [shingles(text, length) for text in texts]
     pairs = candidate_pairs(minhash(sets, n_hashes), n_bands=n_hashes // 4)
     close = ((i, j, jaccard(sets[i], sets[j])) for i, j in sorted(pairs))

@@ -39,6 +39,8 @@ def evaluate(
     """
     if context_length is None:
         context_length = model.config.context_length
+    if batch_size < 1:
+        raise ValueError(f"batches of {batch_size} windows: at least 1 needed")
     if starts is not None and (len(starts) == 0 or starts[0] != 0 or (starts.diff() <= 0).any()):
         raise ValueError("starts must ascend from 0: see document_starts")
     check_stream(ids, context_length, model)

@@ -46,7 +46,12 @@ def cross_entropy(
 
     log p(target) is the target's logit minus the log of the sum of exp(logit) over the vocabulary.
     `logsumexp` takes the largest logit out first, so that no exponential overflows.
+
+    Raises:
+        ValueError: if there is not one row of logits for each target.
     """
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
     counted = targets != IGNORED
     target_logits = logits.gather(-1, targets.where(counted, 0).unsqueeze(-1)).squeeze(-1)
     losses = logits.logsumexp(dim=-1) - target_logits

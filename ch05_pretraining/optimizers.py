@@ -25,8 +25,13 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
     The length is that of one vector made of every gradient end to end, so its direction is kept.
     Returned is the length before shrinking: infinite or NaN if any gradient is.
 
+    Raises:
+        ValueError: if `max_norm` is not above 0.
+
     Source: Pascanu et al. 2013, algorithm 1.
     """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm is {max_norm}, must be above 0: inf turns clipping off")
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
     shrink = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # with torch's own 1e-6
@@ -39,9 +44,16 @@ class Optimizer:
     """What both optimizers share: a rate that may change, and a memory for every parameter.
 
     `lr` is the rate of the next step, `peak_lr` the one that a schedule starts from.
+
+    Raises:
+        ValueError: if a number is out of its range.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float):
+        if not (0 <= lr < math.inf and 0 <= weight_decay < math.inf):
+            raise ValueError(
+                f"lr {lr} and weight_decay {weight_decay} must be at least 0 and finite"
+            )
         self.lr = self.peak_lr = lr
         self.weight_decay = weight_decay
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {p: {} for p in params}
@@ -67,6 +79,10 @@ class AdamW(Optimizer):
         weight_decay: float = 0.01,
     ):
         super().__init__(params, lr, weight_decay)
+        if len(betas) != 2 or not all(0 <= b < 1 for b in betas) or not 0 < eps < math.inf:
+            raise ValueError(
+                f"betas {betas} must be two numbers from 0 to below 1, eps {eps} above 0"
+            )
         self.betas, self.eps = betas, eps
 
     @torch.no_grad()
@@ -135,6 +151,8 @@ class Muon(Optimizer):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__(params, lr, weight_decay)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}, must be from 0 to below 1")
         self.momentum, self.dtype = momentum, dtype
         for p in self.state:
             if p.ndim != 2:

@@ -95,7 +95,7 @@ def _report(
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. Start it again to go on from here.")

@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 VAL_SHARE = 0.1  # of a text of one's own, at its end
+VAL_BYTES = 1 << 22  # at most: a million tokens tell a loss to a thousandth of a nat
+TOKENIZER_BYTES = 1 << 28  # a vocabulary hardly changes with what comes after these
 N_VAL_STORIES = 1_000
 N_TOKENIZER_STORIES = 5_000  # more of them change no merge that matters, and take time
 PIECE = 1 << 20  # bytes of a file in memory at a time
@@ -147,8 +149,8 @@ def load_corpus(source: str | Path, preset: Preset) -> tuple[BPETokenizer, Corpu
     """A tokenizer trained on the training part of `source`, and the ids of all of it.
 
     Stories are told anew; those held out have a seed of their own. Of Shakespeare or any UTF-8 file
-    the last tenth is held out. A file is read in pieces and its ids stay on the disk, so that it
-    may be larger than memory.
+    the last tenth is held out, 4 MB at most. A file is read in pieces, once, and its ids stay on
+    the disk, so that it may be larger than memory.
 
     Raises:
         ValueError: if the file is missing, empty or not UTF-8.
@@ -187,25 +189,33 @@ def _stream(texts: list[str], tokenizer: BPETokenizer) -> Tensor:
 
 
 def _file_corpus(source: str | Path, preset: Preset) -> tuple[BPETokenizer, Corpus]:
-    path = text_path(source)
-    size, cut = path.stat().st_size, _cut(path)
-    tokenizer = train_bpe(read_pieces(path, 0, cut), preset.model.vocab_size, CONTROL_TOKENS)
-    fast = tokenizer.to_tiktoken()
-    ids = []
-    for part, begin, end in (("train", 0, cut), ("val", cut, size)):
-        file = folder_in_cache("tokens") / f"{_key(source, preset)}-{part}"
-        if not file.exists():
-            pieces = read_pieces(path, begin, end)
-            write_tokens(file, (i for p in pieces for i in fast.encode_ordinary(p)), fast.n_vocab)
-        ids.append(open_tokens(file))
-    return tokenizer, Corpus(*ids, val_bytes=size - cut, vocab_size=tokenizer.vocab_size)
-
-
-def _cut(path: Path) -> int:
-    """Where the held-out part of a file begins, in bytes: never inside a character."""
+    path, vocab_size = text_path(source), preset.model.vocab_size
     size = path.stat().st_size
+    cut = _whole_character(path, max(int(size * (1 - VAL_SHARE)), size - VAL_BYTES))
+    folder = folder_in_cache("tokens") / _key(source, vocab_size)
+
+    def fill(beside: Path) -> None:
+        beside.mkdir()
+        enough = _whole_character(path, min(cut, TOKENIZER_BYTES))
+        tokenizer = train_bpe(read_pieces(path, 0, enough), vocab_size, CONTROL_TOKENS)
+        tokenizer.save(beside / "tokenizer.json")
+        fast = tokenizer.to_tiktoken()
+        for part, begin, end in (("train", 0, cut), ("val", cut, size)):
+            pieces = read_pieces(path, begin, end)
+            ids = (i for piece in pieces for i in fast.encode_ordinary(piece))
+            write_tokens(beside / part, ids, fast.n_vocab)
+
+    if not folder.exists():
+        make_folder(folder, fill)
+    tokenizer = BPETokenizer.load(folder / "tokenizer.json")
+    train_ids, val_ids = open_tokens(folder / "train"), open_tokens(folder / "val")
+    return tokenizer, Corpus(train_ids, val_ids, size - cut, tokenizer.vocab_size)
+
+
+def _whole_character(path: Path, place: int) -> int:
+    """The first byte from `place` on at which a character of a UTF-8 file begins."""
     with path.open("rb") as file:
-        file.seek(int(size * (1 - VAL_SHARE)))
+        file.seek(place)
         while (byte := file.read(1)) and 0x80 <= byte[0] < 0xC0:  # the 2nd to 4th of a character
             pass
         return file.tell() - len(byte)
@@ -267,9 +277,9 @@ def _code_behind(module: str, found: dict[str, bytes]) -> dict[str, bytes]:
     return found
 
 
-def _key(source: str | Path, preset: Preset) -> str:
-    """A file name for what comes of training, which changes with all that shaped it."""
-    shaped_by = [json.dumps(asdict(preset), sort_keys=True)]
+def _key(source: str | Path, *settings: object) -> str:
+    """A file name for what is made of a text, which changes with all that shapes it."""
+    shaped_by = [json.dumps(settings, sort_keys=True)]
     if source != "stories":
         with text_path(source).open("rb") as file:
             shaped_by.append(hashlib.file_digest(file, "sha256").digest())
@@ -291,7 +301,7 @@ def find_preset(preset: str | Preset) -> Preset:
 
 def run_path(source: str | Path, preset: Preset) -> Path:
     """Where the checkpoint of such a run is kept."""
-    return folder_in_cache("runs") / f"{_key(source, preset)}.safetensors"
+    return folder_in_cache("runs") / f"{_key(source, asdict(preset))}.safetensors"
 
 
 def pretrained(
@@ -306,7 +316,7 @@ def pretrained(
         ValueError: for an unknown preset, or a text that cannot be read.
     """
     preset = find_preset(preset)
-    folder = folder_in_cache("models") / _key(source, preset)
+    folder = folder_in_cache("models") / _key(source, asdict(preset))
     if not folder.exists():
         tokenizer, corpus = load_corpus(source, preset)
         model, _ = train_from_scratch(corpus, preset, run_path(source, preset))

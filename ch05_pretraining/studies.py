@@ -11,20 +11,17 @@
 rate depends on nothing else, so the numbers can be had again one by one.
 """
 
-import argparse
-import json
-import os
-import platform
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 
 import torch
 
+from ch01_overview import study
 from ch01_overview.corpus import load_text, train_val_split
-from ch01_overview.files import write_whole
 from ch04_model.model import GPT, GPTConfig
 from ch05_pretraining.benchmark import encode_letters, encode_text
 from ch05_pretraining.config import TrainConfig
@@ -173,43 +170,8 @@ def _ablated(shape: GPTConfig, config: TrainConfig, ids: torch.Tensor) -> tuple[
 STUDIES = {f.__name__: f for f in (sweep, batches, seeds, scaling, ablation)}
 
 
-def load_study(name: str) -> dict:
-    """What a study found: "rows", and under which conditions.
-
-    Raises:
-        ValueError: if there is no such study.
-    """
-    path = FOLDER / f"{name}.json"
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing: run python -m ch05_pretraining.studies {name}")
-    return json.loads(path.read_text("utf-8"))
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run a study, or all, and write what came out."""
-    parser = argparse.ArgumentParser(prog="python -m ch05_pretraining.studies")
-    parser.add_argument("study", choices=[*STUDIES, "all"])
-    parser.add_argument("--effort", type=float, default=1.0, help="times the number of steps")
-    options = parser.parse_args(arguments)
-    for name in STUDIES if options.study == "all" else [options.study]:
-        began, rows = perf_counter(), []
-        for row in STUDIES[name](options.effort):
-            rows.append(row)
-            told = {key: value for key, value in row.items() if key != "losses"}
-            print(name, told, flush=True)
-        conditions = _conditions(name, options.effort, perf_counter() - began)
-        write_whole(FOLDER / f"{name}.json", json.dumps(conditions | {"rows": rows}) + "\n")
-
-
-def _conditions(name: str, effort: float, seconds: float) -> dict:
-    return {
-        "command": f"python -m ch05_pretraining.studies {name} --effort {effort:g}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "seconds": round(seconds),
-    }
+load_study = partial(study.load_study, FOLDER)
+main = partial(study.run_studies, STUDIES, FOLDER, ("losses",))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ tokens. The one before is its start signal, the one after the last token for the
 Shapes: N ids in the stream, S texts, B batch, T time.
 """
 
-import os
 import struct
 import zlib
 from collections.abc import Iterable
@@ -17,6 +16,8 @@ import numpy as np
 import torch
 from jaxtyping import Int, Int64, Integer
 from torch import Tensor
+
+from ch01_overview.files import whole_file
 
 __all__ = ["write_tokens", "open_tokens", "document_starts", "take", "get_batch"]
 
@@ -33,27 +34,19 @@ def write_tokens(path: str | Path, ids: Iterable[int], vocab_size: int) -> int:
     Raises:
         ValueError: if an id is outside the vocabulary, or there are none.
     """
-    path, ids = Path(path), iter(ids)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    width = 2 if vocab_size <= 1 << 16 else 4
+    ids, width = iter(ids), 2 if vocab_size <= 1 << 16 else 4
     n, check = 0, 0
-    try:
-        with beside.open("wb") as file:
-            file.write(bytes(HEADER.size))
-            while len(chunk := np.fromiter(islice(ids, CHUNK), dtype=np.int64)):
-                check_vocabulary(chunk, vocab_size)
-                data = chunk.astype(f"<u{width}").tobytes()
-                n, check = n + len(chunk), zlib.crc32(data, check)
-                file.write(data)
-            if n == 0:
-                raise ValueError(f"nothing to write to {path}: 0 token ids, at least 1 needed")
-            file.seek(0)
-            file.write(HEADER.pack(MARK, width, check, n))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(bytes(HEADER.size))
+        while len(chunk := np.fromiter(islice(ids, CHUNK), dtype=np.int64)):
+            check_vocabulary(chunk, vocab_size)
+            data = chunk.astype(f"<u{width}").tobytes()
+            n, check = n + len(chunk), zlib.crc32(data, check)
+            file.write(data)
+        if n == 0:
+            raise ValueError(f"nothing to write to {path}: 0 token ids, at least 1 needed")
+        file.seek(0)
+        file.write(HEADER.pack(MARK, width, check, n))
     return n
 
 
@@ -112,7 +105,14 @@ def document_starts(ids: Integer[Tensor | np.ndarray, "N"], end_of_text: int) ->
 def take(
     ids: Integer[Tensor | np.ndarray, "N"], positions: Int[Tensor, "*shape"]
 ) -> Int64[Tensor, "*shape"]:
-    """The ids at these positions; of a file, only the parts that hold them are read."""
+    """The ids at these positions; of a file, only the parts that hold them are read.
+
+    Raises:
+        ValueError: if a position is below 0 or beyond the last id.
+    """
+    low, high = (int(end) for end in positions.aminmax()) if positions.numel() else (0, 0)
+    if low < 0 or high >= len(ids):
+        raise ValueError(f"positions from {low} to {high} in a stream of {len(ids)} ids")
     if isinstance(ids, Tensor):
         return ids[positions].long()
     return torch.from_numpy(ids[positions.numpy()].astype(np.int64))
@@ -131,8 +131,11 @@ def get_batch(
     token comes with all that it depends on.
 
     Raises:
-        ValueError: if the stream is too short for one window, or for one from any of `starts`.
+        ValueError: if the stream is too short for one window, or for one from any of `starts`, or
+            a size is below 1.
     """
+    if batch_size < 1 or context_length < 1:
+        raise ValueError(f"{batch_size} windows of {context_length} tokens: at least 1 of each")
     n_positions = len(ids) - context_length  # the target of the last input must exist too
     if n_positions < 1:
         raise ValueError(

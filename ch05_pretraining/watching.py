@@ -16,16 +16,14 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ch01_overview.corpus import Writer
-from ch01_overview.files import write_whole
 from ch01_overview.story_world import Facts, tell
 from ch02_tokenization.tokenizer import END_OF_TEXT, BPETokenizer
 from ch03_attention.attention import attention_weights, causal_mask
 from ch04_model.model import GPT
-from ch05_pretraining.checkpoint import load_checkpoint
+from ch05_pretraining.checkpoint import load_checkpoint, save_checkpoint
 from ch05_pretraining.loop import draw_windows, train
 from ch05_pretraining.recipes import Corpus, Preset, folder_in_cache, run_path
 
@@ -72,7 +70,7 @@ def watch(
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
         step = next(steps)
         if step in files:
-            write_whole(files[step], save(dict(model.named_parameters())))
+            save_checkpoint(files[step], model, (), preset.train, step, [])
         return draw_windows(corpus.train_ids, preset.train, corpus.starts, generator)
 
     history = train(
@@ -84,14 +82,14 @@ def watch(
         floor=corpus.floor,
         checkpoint=checkpoint,
     )
-    write_whole(files[last], save(dict(model.named_parameters())))
+    save_checkpoint(files[last], model, (), preset.train, last, [])
     return model.eval(), history, files
 
 
 def snapshot(preset: Preset, file: Path) -> GPT:
     """The model whose weights are in a file by `watch`."""
     model = GPT(preset.model)
-    model.load_state_dict(load_file(file), strict=False)  # without what follows from the config
+    load_checkpoint(file, model)
     return model.eval()
 
 
@@ -140,7 +138,13 @@ def _letter_nats(options: Sequence[str], chosen: str) -> list[float]:
 
 
 def marked_stories(n: int, seed: int = 0) -> list[MarkedStory]:
-    """The stories of `stories(n, seed)`, with the cost of every character."""
+    """The stories of `stories(n, seed)`, with the cost of every character.
+
+    Raises:
+        ValueError: if `n` is negative.
+    """
+    if n < 0:
+        raise ValueError(f"the number of stories is {n}; it cannot be negative")
     rng, told = random.Random(seed), []
     for _ in range(n):
         writer = _Marker(rng)

@@ -12,6 +12,8 @@ Shapes: B conversations, T time, V vocabulary, C = d_model, P prompts, S samples
 Log-probabilities and losses are in nats.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -133,6 +135,20 @@ def pad_batch(
     return ids, mask
 
 
+def _check_alike(**tensors: Tensor) -> None:
+    """Raise a ValueError unless all have one shape: torch would stretch the smaller ones."""
+    if len({(t.shape, t.device) for t in tensors.values()}) > 1:
+        told = (f"{name} {tuple(t.shape)} on {t.device}" for name, t in tensors.items())
+        raise ValueError(f"they must have the same shape and device: {', '.join(told)}")
+
+
+def _check_mask(ids: Tensor, mask: Tensor) -> None:
+    """Raise a ValueError unless `mask` is True or False for each of `ids`."""
+    _check_alike(ids=ids, mask=mask)
+    if mask.dtype != torch.bool:  # numbers would pick rows, not mark tokens
+        raise ValueError(f"the mask must hold True and False, not {mask.dtype}")
+
+
 # Supervised fine-tuning
 
 
@@ -150,6 +166,7 @@ def sequence_logps(
     model: nn.Module, ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]
 ) -> Float[Tensor, "B"]:
     """The log-probability of each response: the sum over its tokens, not their mean."""
+    _check_mask(ids, mask)
     return token_logps(model, ids).masked_fill(~mask, 0.0).sum(dim=1)
 
 
@@ -163,6 +180,7 @@ def sft_loss(
 
     Source: Touvron et al. (2023), "Llama 2", section 3.1: the user's tokens carry no loss.
     """
+    _check_mask(ids, mask)
     return -token_logps(model, ids)[mask].mean()
 
 
@@ -187,6 +205,7 @@ class RewardModel(nn.Module):
 
     def forward(self, ids: Int[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B"]:
         """The reward of each response, read at its last token, which alone has seen it all."""
+        _check_mask(ids, mask)
         B, T = ids.shape
         last = (mask * torch.arange(T, device=mask.device)).argmax(dim=1)  # (B,)
         hidden = self.body.hidden_states(ids)[torch.arange(B), last]  # (B, C)
@@ -202,6 +221,7 @@ def preference_loss(
 
     Source: Bradley and Terry (1952); as a loss, Rafailov et al. (2023), equation 2.
     """
+    _check_alike(chosen_rewards=chosen_rewards, rejected_rewards=rejected_rewards)
     return -F.logsigmoid(chosen_rewards - rejected_rewards).mean()
 
 
@@ -214,6 +234,9 @@ def implicit_reward(
 
     Source: Rafailov et al. (2023), equation 5 without β log Z(x).
     """
+    _check_alike(policy_logps=policy_logps, ref_logps=ref_logps)
+    if not 0 <= beta < math.inf:
+        raise ValueError(f"beta is {beta}, must be at least 0 and finite")
     return beta * (policy_logps - ref_logps)
 
 
@@ -256,6 +279,8 @@ def group_advantages(
         "Understanding R1-Zero-Like Training", section 3.
     """
     n_samples = rewards.shape[1]
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps is {eps}, must be at least 0 and finite")
     if n_samples < 2:
         raise ValueError(f"got {n_samples} samples per prompt: a group needs at least 2")
     # Seen from the first sample; else rounding in the mean makes equal rewards slightly unequal.
@@ -286,6 +311,11 @@ def grpo_loss(
     Source: Shao et al. (2024), equations 3 and 4; the clip is from Schulman et al. (2017),
         "Proximal Policy Optimization", equation 7.
     """
+    _check_alike(logps=logps, old_logps=old_logps, ref_logps=ref_logps)
+    _check_mask(logps, mask)
+    _check_alike(advantages=advantages, rows=logps[:, 0])
+    if not (0 <= clip < math.inf and 0 <= beta < math.inf):
+        raise ValueError(f"clip {clip} and beta {beta} must be at least 0 and finite")
     log_ratio = (logps - old_logps).clamp(max=_MAX_LOG_RATIO)
     log_ref_ratio = (ref_logps - logps).clamp(max=_MAX_LOG_RATIO)
     ratio, advantage = log_ratio.exp(), advantages[:, None]

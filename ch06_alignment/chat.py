@@ -53,11 +53,14 @@ def fit(
     Raises:
         ValueError: if the last message alone takes more.
     """
-    while len(ids := format_chat(messages, tokenizer)) > longest:
-        if len(messages) == 1:
-            raise ValueError(f"that is {len(ids)} tokens; this model reads {longest} at most")
-        messages = messages[2:]
-    return messages
+    kept = messages[-1:]
+    if (n := len(format_chat(kept, tokenizer))) > longest:
+        raise ValueError(f"that is {n} tokens; this model reads {longest} at most")
+    for first in range(len(messages) - 3, -1, -2):  # a turn more, as long as there is room
+        if len(format_chat(messages[first:], tokenizer)) > longest:
+            break
+        kept = messages[first:]
+    return kept
 
 
 def answer(
@@ -148,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit("\nInterrupted. Start it again to go on from here.")

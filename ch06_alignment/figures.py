@@ -1,6 +1,6 @@
 """The chapter's drawings. Each takes data; the notebook shows what was drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +12,7 @@ from ch06_alignment.measures import mean_and_error, wilson
 
 __all__ = [
     "draw_bars",
+    "draw_baseline",
     "draw_best_of",
     "draw_calibration",
     "draw_card",
@@ -22,6 +23,7 @@ __all__ = [
     "draw_grpo",
     "draw_hacking",
     "draw_margins",
+    "draw_policies",
     "draw_thinking",
     "print_card",
 ]
@@ -56,7 +58,8 @@ def draw_groups(values: Mapping[str, Mapping[str, float]], unit: str, title: str
             axes.text(x, y + 0.01, f"{y:.2f}", ha="center", fontsize=7.5)
     axes.set_xticks(range(len(values)), list(values))
     axes.grid(axis="x", visible=False)
-    axes.set(ylabel=unit, title=title, ylim=(0, 1.08))
+    highest = max(value for row in values.values() for value in row.values())
+    axes.set(ylabel=unit, title=title, ylim=(0, 1.08 * max(1.0, highest)))
     axes.legend()
 
 
@@ -80,7 +83,7 @@ def draw_calibration(sure: Float[Tensor, "N"], right: Float[Tensor, "N"], title:
 def draw_forgetting(table: Mapping[str, tuple[float, float]], floor: float) -> None:
     """Two panels: the loss on answers, and that on stories above its floor."""
     _, panels = plt.subplots(1, 2, figsize=(7, 2.5), sharey=True)
-    titles = "Learnt: answers", "Forgotten: stories"
+    titles = "Learnt: answers", "Forgotten: stories (dotted: the floor)"
     for i, (axes, title) in enumerate(zip(panels, titles, strict=True)):
         axes.barh(list(table), [row[i] for row in table.values()], color=(INK, WARM)[i], height=0.5)
         for place, row in enumerate(table.values()):
@@ -88,8 +91,7 @@ def draw_forgetting(table: Mapping[str, tuple[float, float]], floor: float) -> N
         axes.set(xlabel="nats per token", title=title)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.2)
-    panels[1].axvline(floor, color="#333333", linewidth=1.2, linestyle=":", label="floor")
-    panels[1].legend(loc="lower right")
+    panels[1].axvline(floor, color="#333333", linewidth=1.2, linestyle=":")
     panels[0].invert_yaxis()
 
 
@@ -121,7 +123,7 @@ def draw_best_of(
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.set(xlabel="n, replies sampled for each question", ylabel="share that is right")
-    axes.set(title="A learnt judge gains less from choice than one who knows", ylim=(0, 1))
+    axes.set(title="A learnt judge gains less from choice than one who knows", ylim=(0, 1.05))
     axes.legend(loc="lower right")
 
 
@@ -138,6 +140,37 @@ def draw_dpo(history: Sequence[Mapping[str, float]]) -> None:
     right.axhline(0, color=GREY, linewidth=1, linestyle=":")
     right.set(xlabel="step", ylabel="nats a reply", title="log-probability, gained or lost")
     right.legend(loc="lower left")
+
+
+def draw_policies(table: Mapping[str, Sequence[float]]) -> None:
+    """Of each policy: chance of the right answer, KL, entropy and length, a panel each."""
+    _, panels = plt.subplots(1, 4, figsize=(7.4, 0.7 + 0.34 * len(table)), sharey=True)
+    titles = "Right answer", "KL", "Entropy", "Length"
+    units = "probability", "nats a reply", "nats a reply", "tokens a reply"
+    for i, axes in enumerate(panels):
+        values = [row[i] for row in table.values()]
+        axes.barh(list(table), values, color=INK, height=0.55)
+        for place, value in enumerate(values):
+            axes.text(value, place, f" {value:.2f}", va="center", fontsize=8)
+        axes.set(title=titles[i])
+        axes.set_xlabel(units[i], fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.margins(x=0.45)
+        axes.grid(axis="y", visible=False)
+    panels[0].invert_yaxis()
+
+
+def draw_baseline(variance: Callable[[float], float], marked: Mapping[str, float]) -> None:
+    """The variance of one sample's gradient, against the baseline that is subtracted."""
+    _, axes = plt.subplots(figsize=(7, 2.6))
+    b = np.linspace(-1, 2, 121)
+    axes.plot(b, [variance(float(x)) for x in b], color=INK)
+    for (name, x), mark, side in zip(marked.items(), ("o", "s"), ("right", "left"), strict=True):
+        axes.plot(x, variance(x), mark, color=WARM)
+        shift = (-8 if side == "right" else 8, 4)
+        axes.annotate(name, (x, variance(x)), shift, textcoords="offset points", ha=side)
+    axes.set(xlabel="baseline b", ylabel="variance of a sample")
+    axes.set(title="Any baseline gives the same mean, not the same noise", ylim=(0, None))
 
 
 def draw_clip(ratios: Float[Tensor, "N"], slopes: Mapping[float, Float[Tensor, "N"]]) -> None:

@@ -60,6 +60,8 @@ def batches(
     `batch_size` of the longest are left over. A conversation of more than `longest` tokens is left
     out: cut off, it would teach to stop in the middle.
     """
+    if batch_size < 1:
+        raise ValueError(f"batches of {batch_size} conversations: at least 1 needed")
     encoded = [format_chat(talk, tokenizer) for talk in talks]
     encoded = sorted((ids for ids in encoded if len(ids) <= longest), key=len)
     result = []

@@ -6,6 +6,8 @@ and B, of shape (out, rank), are trained: rank * (in + out) numbers in place of 
 Source: Hu et al. (2021), "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,6 +34,8 @@ class LoRALinear(nn.Module):
     ):
         super().__init__()
         _check_rank(rank, base)
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha is {alpha}, must be finite")
         self.base = base.requires_grad_(False)
         self.scale = alpha / rank
         # Gaussian as in the paper, with the spread that keeps the size of the inputs.

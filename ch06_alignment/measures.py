@@ -65,7 +65,12 @@ def chance_right(
     """The probability that a sample at this temperature is the marked answer, token for token.
 
     The same words could also be written with other tokens; a trained model hardly ever does.
+
+    Raises:
+        ValueError: if the temperature is not above 0 and finite.
     """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"the temperature is {temperature}, must be above 0 and finite")
     chances = []
     for logits, targets, mask in _logits(model, rows):
         logps = (logits / temperature).log_softmax(dim=-1)
@@ -100,10 +105,10 @@ def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     Unlike mean ± 1.96 standard errors it is never empty, and never leaves 0 to 1.
 
     Raises:
-        ValueError: unless 0 <= n_right <= n and n >= 1.
+        ValueError: unless 0 <= n_right <= n, n >= 1 and z is above 0.
     """
-    if not 0 <= n_right <= n or n < 1:
-        raise ValueError(f"{n_right} right of {n}: no share can be made of that")
+    if not 0 <= n_right <= n or n < 1 or not 0 < z < math.inf:
+        raise ValueError(f"{n_right} right of {n}, z {z}: no interval can be made of that")
     share, spread = n_right / n, z * z / n
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))

@@ -47,6 +47,8 @@ def frozen(model: GPT) -> GPT:
 
 def same_length(tasks: Sequence[Task], tokenizer: BPETokenizer, n: int) -> list[list[Task]]:
     """Groups of `n` tasks whose prompts have equally many tokens; what is left over is left out."""
+    if n < 1:
+        raise ValueError(f"groups of {n} tasks: at least 1 needed")
     by_length = defaultdict(list)
     for task in tasks:
         by_length[len(_prompt(task.prompt, tokenizer))].append(task)

@@ -8,21 +8,18 @@
 `--effort` multiplies the number of steps; the files say which was used.
 """
 
-import argparse
 import copy
-import json
-import os
-import platform
 import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 
 import torch
 
+from ch01_overview import study
 from ch01_overview.corpus import stories
-from ch01_overview.files import write_whole
 from ch02_tokenization.tokenizer import BPETokenizer
 from ch04_model.model import GPT
 from ch05_pretraining.config import TrainConfig
@@ -91,7 +88,7 @@ def drawer(
 def practice(seed: int) -> tuple[GPT, BPETokenizer, list[Task], Replies, torch.Tensor]:
     """The assistant, what it practises on, and its own replies to that with their marks."""
     model, tokenizer = assistant()
-    tasks = uncertain(model, tokenizer, 420, seed=101 + seed)
+    tasks = uncertain(model, tokenizer, 800, seed=101 + seed)
     generator = torch.Generator().manual_seed(seed)
     said = sample(model, tokenizer, [t.prompt for t in tasks], 8, generator=generator)
     return model, tokenizer, tasks, said, mark(said, tasks)
@@ -138,7 +135,7 @@ def seeds(effort: float) -> Iterable[dict]:
         policy, began = copy.deepcopy(model), process_time()
         history = train_grpo(
             *(policy, reference, tokenizer, drawer(tasks, tokenizer)),
-            **{"rounds": round(24 * effort), "seed": seed, "lr": 5e-4},
+            **{"rounds": round(60 * effort), "seed": seed, "lr": 5e-4, "beta": 0.1},
         )
         row = {"model": "GRPO", "seed": seed, "cpu_seconds": round(process_time() - began)}
         yield row | card(policy, reference, tokenizer, 60, seed) | {"history": _short(history)}
@@ -153,11 +150,11 @@ def hacking(effort: float) -> Iterable[dict]:
     model, tokenizer, tasks, said, marks = practice(0)
     judge, reference = RewardModel(copy.deepcopy(model)), frozen(model)
     train_reward(judge, said, preference_pairs(marks))
-    for value in (0.0, 0.3):
+    for value in (0.0, 1.0):
         policy = copy.deepcopy(model)
         history = train_grpo(
             *(policy, reference, tokenizer, drawer(tasks, tokenizer), reward_by(judge)),
-            **{"rounds": round(24 * effort), "lr": 1e-3, "beta": value},
+            **{"rounds": round(60 * effort), "lr": 2e-3, "beta": value},
         )
         generator = torch.Generator().manual_seed(0)
         own = sample(policy, tokenizer, [t.prompt for t in tasks[:5]], 1, generator=generator)
@@ -194,9 +191,9 @@ def think_score(
 
 
 def thinking(effort: float) -> Iterable[dict]:
-    """Tales of up to four changes are trained on, tales of up to eight are tested."""
+    """SFT shows up to four changes, GRPO practises up to six, up to eight are tested."""
     model, tokenizer = assistant()
-    steps, tested = round(500 * effort), (1, 2, 3, 4, 5, 6, 8)
+    steps, tested = round(400 * effort), (1, 2, 3, 4, 5, 6, 7, 8)
     for how, writes in (("at once", False), ("written out", True)):
         policy = copy.deepcopy(model)
         losses = learn_tasks(
@@ -204,10 +201,10 @@ def thinking(effort: float) -> Iterable[dict]:
         )
         row = {"answer": how, "stage": "SFT", "loss": losses[-1]}
         yield row | {"right": {k: think_score(policy, tokenizer, k, writes) for k in tested}}
-        reference, tasks = frozen(policy), hands_tasks(1_200, range(1, 7), 8, writes)
+        reference, tasks = frozen(policy), hands_tasks(2_400, range(1, 7), 8, writes)
         history = train_grpo(
             *(policy, reference, tokenizer, drawer(tasks, tokenizer)),
-            **{"rounds": round(30 * effort), "longest": 48, "lr": 5e-4},
+            **{"rounds": round(100 * effort), "n_samples": 16, "longest": 48, "lr": 1e-3},
         )
         row = {"answer": how, "stage": "GRPO", "kl": history[-1]["kl"]}
         yield row | {"right": {k: think_score(policy, tokenizer, k, writes) for k in tested}}
@@ -216,43 +213,8 @@ def thinking(effort: float) -> Iterable[dict]:
 STUDIES = {f.__name__: f for f in (seeds, hacking, thinking)}
 
 
-def load_study(name: str) -> dict:
-    """What a study found: "rows", and under which conditions.
-
-    Raises:
-        ValueError: if there is no such study.
-    """
-    path = FOLDER / f"{name}.json"
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing: run python -m ch06_alignment.studies {name}")
-    return json.loads(path.read_text("utf-8"))
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run a study, or all, and write what came out."""
-    parser = argparse.ArgumentParser(prog="python -m ch06_alignment.studies")
-    parser.add_argument("study", choices=[*STUDIES, "all"])
-    parser.add_argument("--effort", type=float, default=1.0, help="times the number of steps")
-    options = parser.parse_args(arguments)
-    for name in STUDIES if options.study == "all" else [options.study]:
-        began, rows = perf_counter(), []
-        for row in STUDIES[name](options.effort):
-            rows.append(row)
-            print(name, {k: v for k, v in row.items() if k != "history"}, flush=True)
-            conditions = _conditions(name, options.effort, perf_counter() - began)
-            FOLDER.mkdir(exist_ok=True)
-            write_whole(FOLDER / f"{name}.json", json.dumps(conditions | {"rows": rows}) + "\n")
-
-
-def _conditions(name: str, effort: float, seconds: float) -> dict:
-    return {
-        "command": f"python -m ch06_alignment.studies {name} --effort {effort:g}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "seconds": round(seconds),
-    }
+load_study = partial(study.load_study, FOLDER)
+main = partial(study.run_studies, STUDIES, FOLDER, ("history",))
 
 
 if __name__ == "__main__":

@@ -171,8 +171,9 @@ def test_expected_tokens_and_speed_by_hand():
         (torch.zeros(2, 3, dtype=torch.long), {}, "1 sequence at a time, not 2"),
         (torch.zeros(1, 0, dtype=torch.long), {}, "0 tokens"),
         (torch.zeros(1, 24, dtype=torch.long), {}, "24 tokens.*1 to 23"),
-        (torch.zeros(1, 3, dtype=torch.long), {"n_draft": 0}, "n_draft 0"),
-        (torch.zeros(1, 3, dtype=torch.long), {"max_new_tokens": -1}, "-1"),
+        (torch.zeros(1, 3, dtype=torch.long), {"n_draft": 0}, "n_draft.*not 0"),
+        (torch.zeros(1, 3, dtype=torch.long), {"max_new_tokens": -1}, "not -1"),
+        (torch.zeros(1, 3, dtype=torch.long), {"temperature": -0.5}, "temperature.*-0.5"),
         (torch.zeros(1, 3, dtype=torch.long), {"draft": new(vocab_size=13)}, "13.*17"),
     ],
 )

@@ -62,10 +62,11 @@ def test_the_cut_between_training_and_held_out_text_is_never_inside_a_character(
     for n in range(2, 60):
         path = tmp_path / "text"
         path.write_text("🦁" * n, encoding="utf-8")
-        cut, size = recipes._cut(path), path.stat().st_size
+        size = path.stat().st_size
+        cut = recipes._whole_character(path, int(0.9 * size))
         parts = "".join(read_pieces(path, 0, cut)), "".join(read_pieces(path, cut, size))
         assert "".join(parts) == "🦁" * n
-        assert cut >= 0.9 * size - 4
+        assert 0.9 * size - 1 < cut < 0.9 * size + 4
 
 
 def test_a_file_that_is_not_utf8_is_refused_by_name(tmp_path):
@@ -131,9 +132,41 @@ def test_a_model_is_trained_once_and_read_from_the_cache_after_that(monkeypatch)
 
 
 def test_the_cache_knows_a_file_by_its_content(book):
-    key = recipes._key(book, TINY)
+    key = recipes._key(book, 331)
+    assert recipes._key(book, 332) != key
     book.write_text(book.read_text(encoding="utf-8") + "!", encoding="utf-8")
-    assert recipes._key(book, TINY) != key
+    assert recipes._key(book, 331) != key
+
+
+def test_a_file_is_cut_into_tokens_once_whatever_is_trained_on_them(book, monkeypatch):
+    tokenizer, corpus = load_corpus(book, TINY)
+
+    def again(*_):
+        raise AssertionError("a second tokenizer")
+
+    monkeypatch.setattr(recipes, "train_bpe", again)
+    same_tokenizer, same = load_corpus(book, TINY.with_steps(3))
+    assert same.train_ids.tolist() == corpus.train_ids.tolist()
+    assert same_tokenizer.encode("Löwe 🦁") == tokenizer.encode("Löwe 🦁")
+
+
+def test_of_a_long_file_only_a_little_is_held_out_and_a_part_makes_the_vocabulary(
+    book, monkeypatch
+):
+    monkeypatch.setattr(recipes, "VAL_BYTES", 53)
+    monkeypatch.setattr(recipes, "TOKENIZER_BYTES", 211)
+    seen = []
+    train = recipes.train_bpe
+    monkeypatch.setattr(
+        recipes, "train_bpe", lambda texts, *rest: train(seen.extend(texts) or seen, *rest)
+    )
+    tokenizer, corpus = load_corpus(book, TINY)
+    assert 49 <= corpus.val_bytes <= 53
+    text = book.read_text(encoding="utf-8")
+    assert text.startswith("".join(seen))
+    assert 211 <= len("".join(seen).encode()) <= 214
+    ids = corpus.train_ids.tolist() + corpus.val_ids.tolist()
+    assert tokenizer.decode_bytes(ids).decode() == text
 
 
 def test_an_interrupted_training_is_taken_up_and_ends_with_the_same_weights(monkeypatch, cache):

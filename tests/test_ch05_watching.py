@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from ch01_overview import study
 from ch01_overview.corpus import stories
+from ch01_overview.study import run_studies
 from ch02_tokenization.tokenizer import END_OF_TEXT, train_bpe
 from ch04_model.model import GPT, GPTConfig
 from ch05_pretraining.evaluation import evaluate
@@ -97,3 +99,17 @@ def test_the_sweep_knows_every_optimizer():
     assert {row["optimizer"] for row in load_study("sweep")["rows"]} == set(OPTIMIZERS)
     with pytest.raises(ValueError, match=r"nothing\.json is missing"):
         load_study("nothing")
+
+
+def test_a_study_is_printed_without_its_long_columns_and_written_whole(tmp_path, capsys):
+    def halves(effort):
+        yield {"steps": round(4 * effort), "losses": [3.0, 1.5]}
+
+    folder = tmp_path / "chapter" / "studies"
+    folder.parent.mkdir()
+    run_studies({"halves": halves}, folder, ("losses",), ["halves", "--effort", "2"])
+    assert capsys.readouterr().out == "halves {'steps': 8}\n"
+    found = study.load_study(folder, "halves")
+    assert found["rows"] == [{"steps": 8, "losses": [3.0, 1.5]}]
+    assert found["command"] == "python -m chapter.studies halves --effort 2"
+    assert {"python", "torch", "machine", "threads", "seconds"} <= found.keys()

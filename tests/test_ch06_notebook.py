@@ -209,18 +209,19 @@ def test_a_puzzle_can_be_followed_from_hand_to_hand(n_changes):
         thinking = hands_task(n_changes, random.Random(seed), thinking=True)
         direct = hands_task(n_changes, random.Random(seed), thinking=False)
         assert thinking.prompt == direct.prompt
-        *tale, question = thinking.prompt.split(". ")
-        thing = question.removeprefix("Who has the ").removesuffix(" at the end?")
-        holder = next(s.split()[0] for s in tale if s.endswith(f"found the {thing}"))
-        way, gave = [holder], {s.split()[0]: s.split()[-1] for s in tale if " gave it " in s}
-        while holder in gave:
-            holder = gave[holder]
-            way.append(holder)
-        assert f"{holder} kept it" in tale and len(way) == n_changes + 1
-        assert direct.answer == f"{holder} has the {thing}."
-        assert thinking.answer == f"Holders: {', '.join(way)}. {direct.answer}"
+        found, given, question = thinking.prompt.split(". ")
+        thing = question.removeprefix("Who has the ").removesuffix("?")
+        finders = dict(x.split(" by ") for x in found.removeprefix("Found: ").split(", "))
+        notes = given.removeprefix("Given: ").split(", ")
+        gave = dict(x.split(" to ") for x in notes if " to " in x)
+        way = [finders[thing]]
+        while way[-1] in gave:
+            way.append(gave[way[-1]])
+        assert f"{way[-1]} went home" in notes and len(way) == n_changes + 1
+        assert direct.answer == f"The {thing} went home with {way[-1]}."
+        assert thinking.answer == f"The {thing} {' '.join(way)} home. {direct.answer}"
         assert thinking.is_right(direct.answer) and direct.is_right(thinking.answer)
-        assert not thinking.is_right(f"Holders: {holder}. Nobody has the {thing}.")
+        assert not thinking.is_right(f"{' '.join(way)} home. The {thing} went home with Zed.")
 
 
 def test_a_puzzle_has_at_least_one_change_and_no_more_than_there_are_names():

@@ -33,7 +33,7 @@ def texts(cell: dict) -> str:
     """All that a cell's outputs say, other than pictures."""
     found = []
     for output in cell["outputs"]:
-        found += [output.get("text", "")]
+        found += [output.get("text", ""), output.get("traceback", "")]
         found += [v for k, v in output.get("data", {}).items() if not k.startswith("image/")]
     return "".join("".join(part) for part in found)
 
@@ -72,6 +72,15 @@ def listings(path: Path) -> list[tuple[list[str], str]]:
 def test_every_code_cell_was_executed_in_order(path):
     counts = [c["execution_count"] for c in cells(path) if "".join(c["source"]).strip()]
     assert counts == list(range(1, len(counts) + 1))
+
+
+@EVERY
+def test_the_title_names_the_chapter_and_exercises_are_called_so(path):
+    title = "".join(cells(path, "markdown")[0]["source"]).splitlines()[0]
+    number = re.match(r"ch0*(\d+)_", path.parent.name)
+    chapter = f"# Chapter {number[1]}: " if number else "# Appendix: "
+    assert title.startswith(chapter)
+    assert (title == chapter + "Exercises") == (path.name == "exercises.ipynb")
 
 
 @EVERY

@@ -5,8 +5,9 @@ import json
 
 import pytest
 from docutils import nodes
-from mathml import to_mathml
-from sources import chapters, front_page, lead_to_pages, notebook
+from mathml import THIN, to_mathml
+from pdf import together
+from sources import chapters, foreword, front_page, lead_to_pages, notebook
 from sphinx.errors import SphinxError
 
 NAMES = ["ch01_overview/overview", "ch01_overview/exercises"]
@@ -49,6 +50,11 @@ def test_the_front_page_links_the_pdf_where_there_is_one(there):
     assert ("book.pdf" in front_page("# Book", NAMES, there)) == there
 
 
+def test_the_printed_readme_has_another_title_and_names_what_is_not_printed():
+    text = "# Book\n\nSee [CONTRIBUTING](CONTRIBUTING.md)."
+    assert foreword(text, NAMES) == "# Before you begin\n\nSee `CONTRIBUTING.md`."
+
+
 def test_a_page_has_one_title_and_comments_in_code_are_no_titles():
     texts = edited(False, "# Title\n\n```\n# a comment\n```", "# Test yourself\n\n# Again")
     assert texts == ["# Title\n\n```\n# a comment\n```", "## Test yourself\n\n## Again"]
@@ -67,6 +73,11 @@ def test_answers_are_printed_at_the_end_under_the_number_of_the_question(quiz):
     assert answers.endswith("**Quiz, 7.** *Answer.* Because.")
 
 
+def test_a_paragraph_that_ends_in_a_colon_is_kept_with_what_it_announces():
+    page = "<p>One: two.</p>\n<p>See:</p>\n<div>code</div><p>And:</p><p>No.</p>"
+    assert together(page) == page.replace("<p>See", '<p class="announces">See')
+
+
 def formula(tex: str, line: int) -> nodes.math:
     node = nodes.math(text=tex)
     node.source, node.line = "ch03_attention/attention.ipynb", line
@@ -75,6 +86,28 @@ def formula(tex: str, line: int) -> nodes.math:
 
 def test_a_formula_becomes_mathml():
     assert to_mathml(formula(r"\frac{1}{\sqrt{D}}", 1), as_block=False).startswith("<math")
+
+
+@pytest.mark.parametrize(
+    ("tex", "known"),
+    {r"1 + \dots + n": r"1 + \ldots + n", r"\Big( x \Big)": r"\Bigl( x \Bigr)"}.items(),
+)
+def test_a_command_is_drawn_under_either_name(tex, known):
+    one, other = (to_mathml(formula(text, 1), as_block=False) for text in (tex, known))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("tex", "spaces"),
+    {r"\log p": 1, r"\log_2 p": 1, r"\log(p)": 0, r"\log_2(p)": 0, "xy": 0}.items(),
+)
+def test_between_a_function_and_its_argument_is_a_space_unless_there_is_a_bracket(tex, spaces):
+    assert to_mathml(formula(tex, 1), as_block=False).count(THIN) == spaces
+
+
+def test_min_keeps_no_distance_from_its_bracket():
+    assert 'rspace="0">min' in to_mathml(formula(r"\min(p, q)", 1), as_block=False)
+    assert 'rspace="0.17em">min' in to_mathml(formula(r"\min_i x_i", 1), as_block=False)
 
 
 def test_a_formula_that_cannot_be_drawn_is_named_with_notebook_and_cell():
