@@ -66,7 +66,7 @@ def _merge_in_words(
     neighbours of each other.
     """
     on_the_left, on_the_right, between = defaultdict(list), defaultdict(list), []
-    for index in indices:
+    for index in dict.fromkeys(indices):  # one split finds every place in a word
         parts = words[index].split(pair)
         words[index] = merged.join(parts)
         for before, after in pairwise(parts):

@@ -120,7 +120,7 @@ def check_pairwise_loss(pairwise_loss):
     chosen, rejected = torch.tensor([math.log(3), 0.0]), torch.tensor([0.0, math.log(3)])
     expected = torch.tensor((math.log(4 / 3) + math.log(4)) / 2)
     expect(pairwise_loss(chosen, rejected), expected, "odds of 3 to 1, right and wrong", hint)
-    hint = "Use softplus or logsigmoid: log of a sigmoid that is 0 is minus infinity."
+    hint = "Use softplus: the log of a sigmoid that is 0 is minus infinity."
     got = pairwise_loss(torch.tensor([-200.0]), torch.tensor([0.0]))
     expect(got, torch.tensor(200.0), "chosen -200, rejected 0", hint)
 

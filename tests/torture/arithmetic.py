@@ -146,7 +146,7 @@ class _Checkpointed(nn.Module):
             return self.model(ids)
 
 
-@row("numbers", "gradients against differences, float64", attempts=90, quick=5)
+@row("numbers", "gradients against differences, float64", attempts=90, quick=3)
 def gradients(rng: random.Random, n: int) -> Attempts:
     """torch's gradcheck of every function and module that is written by hand."""
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

@@ -108,7 +108,7 @@ HOSTILE = {
     "zero bytes": "\x00",
 }
 MICROSECONDS = 20  # a byte, at the most
-GROWTH = 2.5  # times as long for a byte of a megabyte as for one of a 16th; n² would give 16
+GROWTH = 4.0  # times as long for a byte of a megabyte as for one of a 16th; n² would give 16
 
 
 def _seconds_a_byte(text: str, n_bytes: int) -> float:

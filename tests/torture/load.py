@@ -77,7 +77,7 @@ def _talk(lines: list[str], continues: bool) -> str:
     return sys.stdout.getvalue()
 
 
-@row("load", "lines of nothing and of a million characters", attempts=2 * len(LINES), quick=2)
+@row("load", "lines of nothing and of a million characters", attempts=2 * len(LINES), quick=1)
 def lines(rng: random.Random, n: int) -> Attempts:
     """Refused with both numbers, or answered; the question after it is answered as ever."""
     slowest = 0.0
@@ -110,7 +110,7 @@ def _cut(path: Path, folder: Path) -> list[int]:
     return [len(data.train_ids) + len(data.val_ids), n_bytes]
 
 
-@row("load", "a text of a gigabyte, read in pieces", attempts=1024, quick=4)
+@row("load", "a text of a gigabyte, read in pieces", attempts=1024, quick=2)
 def gigabyte(rng: random.Random, n: int) -> Attempts:
     """As many MiB of text: every byte is in a token, and memory does not grow with the length."""
     block = ("\n".join(TEXTS) * 10)[: 1 << 20].encode()

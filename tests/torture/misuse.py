@@ -219,7 +219,7 @@ def _counted(told: Iterable[tuple[str, str | None]]) -> Attempts:
     return f"{most}; {accepted} were fine after all"
 
 
-@row("misuse", "values, shapes and devices that do not fit", attempts=1000, quick=80)
+@row("misuse", "values, shapes and devices that do not fit", attempts=1000, quick=50)
 def values(rng: random.Random, n: int) -> Attempts:
     """As a reader calls: below zero, zero, nan, endless, off by a row, on another device."""
     return (yield from _counted(attempts(by_signature=False, share=min(1.0, n / 1000))))
