@@ -33,6 +33,7 @@ from ch06_alignment import finetune
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PROGRAMS = ("make", "python", "pip", "pytest", "jupyter", "ruff", "torchrun", "source")
+RECIPE = ("make", "--no-print-directory", "-n", "-B")  # print what would be run, and no more
 READY = ("-o", ".venv/ready", "-o", "book/.venv/ready")  # environments that make need not set up
 TINY = recipes.Preset(
     GPTConfig.qwen3(
@@ -75,7 +76,7 @@ def from_make(*words: str) -> list[str]:
     """What make would run, told without the names of the environments."""
     if not shutil.which("make"):
         pytest.skip("there is no make on this machine")
-    lines = re.sub(r"(\S+/)?\.venv/bin/", "", typed("make", "-n", "-B", *words))
+    lines = re.sub(r"(\S+/)?\.venv/bin/", "", typed(*RECIPE, *words))
     lines = re.sub(r"( \S+\.ipynb)+$", " NOTEBOOK", lines, flags=re.M)
     lines = re.sub(r"^\S+ -m venv", "python -m venv", lines, flags=re.M)
     lines = lines.replace("python -m pip install --quiet", "pip install")
