@@ -115,37 +115,42 @@ def expect(
     takes the place of both, relative and absolute.
     """
 
-    def reject(reason: str) -> None:
-        raise WrongAnswerError(f"Not right yet: {asked}\n  {reason}\nHint: {hint}")
+    items = isinstance(expected, list | tuple) and isinstance(got, type(expected))
+    if items and len(got) == len(expected):
+        for i, (one, other) in enumerate(zip(got, expected, strict=True)):
+            expect(one, other, f"{asked}, item {i}", hint, tolerance)
+    elif (fault := _fault(got, expected, tolerance)) is not None:
+        raise WrongAnswerError(f"Not right yet: {asked}\n  {fault}\nHint: {hint}")
 
+
+def _fault(got: Any, expected: Any, tolerance: float | None) -> str | None:
+    """What is wrong with an answer; None if nothing is."""
     if got is None and expected is not None:
-        reject("got None: did you forget `return`?")
+        return "got None: did you forget `return`?"
     # Where a float is expected, any real number will do; a bool is no number.
     kind = Real if isinstance(expected, float) else type(expected)
     if not isinstance(got, kind) or isinstance(got, bool) != isinstance(expected, bool):
-        reject(f"should be of type {type(expected).__name__}, got {type(got).__name__}")
+        return f"should be of type {type(expected).__name__}, got {type(got).__name__}"
     if isinstance(expected, torch.Tensor | np.ndarray):
-        if got.shape != expected.shape:
-            reject(f"should have shape {tuple(expected.shape)}, got {tuple(got.shape)}")
-        if got.dtype != expected.dtype:
-            reject(f"should have dtype {expected.dtype}, got {got.dtype}")
-        got, expected = torch.as_tensor(got), torch.as_tensor(expected)
-        try:
-            torch.testing.assert_close(
-                got, expected, rtol=tolerance, atol=tolerance, equal_nan=True
-            )
-        except AssertionError as error:
-            few = expected.numel() < 13
-            reject(_side_by_side(got, expected) if few else str(error))
-    elif isinstance(expected, float):
+        return _fault_of_array(got, expected, tolerance)
+    if isinstance(expected, float):
         near = 1e-6 if tolerance is None else tolerance
         same = math.isclose(got, expected, rel_tol=near, abs_tol=near)
-        if not same and not (math.isnan(got) and math.isnan(expected)):
-            reject(f"should be {expected:.6g}, got {got:.6g}")
-    elif isinstance(expected, list | tuple):
-        if len(got) != len(expected):
-            reject(f"should have {len(expected)} items, got {len(got)}: {got!r}")
-        for i, (one, other) in enumerate(zip(got, expected, strict=True)):
-            expect(one, other, f"{asked}, item {i}", hint, tolerance)
-    elif got != expected:
-        reject(f"should be {expected!r}\n  got       {got!r}")
+        same = same or (math.isnan(got) and math.isnan(expected))
+        return None if same else f"should be {expected:.6g}, got {got:.6g}"
+    if isinstance(expected, list | tuple):
+        return f"should have {len(expected)} items, got {len(got)}: {got!r}"
+    return None if got == expected else f"should be {expected!r}\n  got       {got!r}"
+
+
+def _fault_of_array(got: Any, expected: Any, tolerance: float | None) -> str | None:
+    if got.shape != expected.shape:
+        return f"should have shape {tuple(expected.shape)}, got {tuple(got.shape)}"
+    if got.dtype != expected.dtype:
+        return f"should have dtype {expected.dtype}, got {got.dtype}"
+    got, expected = torch.as_tensor(got), torch.as_tensor(expected)
+    try:
+        torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+    except AssertionError as error:
+        return _side_by_side(got, expected) if expected.numel() < 13 else str(error)
+    return None

@@ -44,8 +44,8 @@ __all__ = [
 ]
 
 VAL_SHARE = 0.1  # of a text of one's own, at its end
-VAL_BYTES = 1 << 22  # at most: a million tokens tell a loss to a thousandth of a nat
-TOKENIZER_BYTES = 1 << 28  # a vocabulary hardly changes with what comes after these
+VAL_BYTES = 1 << 22  # at most: a million tokens tell a loss to some thousandths of a nat
+TOKENIZER_BYTES = 1 << 28  # enough to tell frequent pairs from rare ones
 N_VAL_STORIES = 1_000
 N_TOKENIZER_STORIES = 5_000  # more of them change no merge that matters, and take time
 PIECE = 1 << 20  # bytes of a file in memory at a time

@@ -17,6 +17,7 @@ from ch03_attention.attention import MultiHeadAttention
 from ch03_attention.one_layer import OneLayer
 from ch04_model.generation import generate, stream
 from ch04_model.model import GPT, FeedForward, GPTConfig, LayerNorm, RMSNorm, TransformerBlock
+from ch05_pretraining.config import TrainConfig
 from ch05_pretraining.evaluation import IGNORED, evaluate
 from ch05_pretraining.loop import cross_entropy, train
 from ch05_pretraining.optimizers import orthogonalize
@@ -25,7 +26,7 @@ from ch06_alignment.alignment import RewardModel
 from ch06_alignment.lora import LoRALinear
 from tests.torture import Attempts, row
 from tests.torture.child import rss
-from tests.torture.small import STEPS, tiny_gpt
+from tests.torture.small import tiny_gpt
 
 SIZES = {"vocab_size": 11, "context_length": 7, "n_layers": 1, "d_model": 6}
 RECIPES = {
@@ -294,9 +295,8 @@ MIB = 8  # by how much the memory of a process may grow, once it has started up
 @row("numbers", "memory over training steps", attempts=10_000, quick=100)
 def memory_of_training(rng: random.Random, n: int) -> Attempts:
     """No growth but the history, a row of numbers a step."""
-    ids, config = torch.randint(37, (999,)), STEPS.__class__(
-        steps=n, batch_size=2, context_length=9, eval_every=n // 4, precision="float32"
-    )  # fmt: skip
+    ids, sizes = torch.randint(37, (999,)), {"batch_size": 2, "context_length": 9}
+    config = TrainConfig(steps=n, **sizes, eval_every=n // 4, precision="float32")
     model, at = tiny_gpt(vocab_size=37, n_layers=1), []
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
