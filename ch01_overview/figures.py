@@ -130,7 +130,7 @@ def draw_cross_entropy(p: float, q: Sequence[float], bits: Sequence[float], best
     axes.annotate("the belief that is true", (p, best), (p, best - 0.4), ha="center", color=RED)
     axes.set(xlim=(0, 1), ylim=(0, 4), xlabel="q: believed probability of the commoner sentence")
     axes.set(ylabel="bits per sentence", title="No belief costs less than the truth")
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper center")
 
 
 def draw_surprise(text: str, rows: Mapping[str, Sequence[float]], columns: int = 66) -> None:

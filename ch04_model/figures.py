@@ -226,7 +226,9 @@ def sampling(results: list[tuple[dict, float, int, int]], floor: float) -> None:
         look = {"color": colour, "marker": marker, "markersize": 6, "lw": 1.2}
         ax.plot(xs, ys, line, label=kind.replace("_", "-"), **look)
         for x, y, value in zip(xs, ys, values, strict=True):
-            ax.annotate(f"{value:g}", (x, y), place, textcoords="offset points", fontsize=8)
+            paper = {"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8}
+            look = {"textcoords": "offset points", "fontsize": 8, "bbox": paper}
+            ax.annotate(f"{value:g}", (x, y), place, **look)
     ax.axvline(floor, color=GREY, ls="--", lw=1)
     ax.text(floor + 0.004, 2, "entropy of the\nworld's own poems", fontsize=8, color="#555555")
     ax.set(ylim=(-4, 108), xlabel="entropy of the distribution drawn from, nats per token")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ch01_overview.files import write_whole
@@ -91,12 +91,13 @@ def load_checkpoint(
 
 
 def _read(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
+    data = Path(path).read_bytes()  # at once: another process may put a newer file there meanwhile
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = load(data)
     except SafetensorError as error:
         raise ValueError(f"{path} is truncated, altered or no safetensors file: {error}") from error
+    header = data[8 : 8 + int.from_bytes(data[:8], "little")]  # the eight bytes are its length
+    metadata = json.loads(header).get("__metadata__", {})
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is not a {FORMAT!r} but {metadata.get('format')!r}")
     if metadata.get("sha256") != _digest(metadata.get("run", ""), tensors):

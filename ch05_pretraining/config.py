@@ -99,9 +99,9 @@ def learning_rate(step: int, config: TrainConfig, peak: float = 1.0) -> float:
 def fast_dtype(device: str) -> torch.dtype:
     """bfloat16 if a matrix product in it is clearly faster here than in float32, else float32.
 
-    Measured, since no name tells: bfloat16 is several times faster on a processor with matrix units
-    for it, half as fast on one that has only vector instructions, and tens of times slower on one
-    that has neither.
+    Measured, since no name tells: with matrix units for it a processor multiplies bfloat16 several
+    times as fast, with vector instructions alone anything from twice to half as fast, and with
+    neither tens of times slower.
     """
     size = 256 if device == "cpu" else 4096  # enough work to time, 0.1 s at the slowest
     types = torch.float32, torch.bfloat16

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ch05_pretraining.dedup import chance_of_candidate
+from ch05_pretraining.studies import losses_by
 
 __all__ = [
     "draw_ablation",
@@ -26,6 +27,7 @@ __all__ = [
     "draw_rise",
     "draw_run",
     "draw_scaling",
+    "draw_schedule_study",
     "draw_schedules",
     "draw_seeds",
     "draw_strip",
@@ -111,16 +113,25 @@ def draw_newton_schulz(coefficients: tuple[float, float, float]) -> None:
 
 
 def draw_sweep(rows: Sequence[Mapping]) -> None:
-    """The final loss of each optimizer against its rate."""
+    """The final loss of each optimizer against its rate: the mean of the seeds, and their reach."""
     _, axes = plt.subplots(figsize=(7, 3.6))
-    for name, mark in zip(dict.fromkeys(row["optimizer"] for row in rows), MARKS, strict=False):
-        mine = [(row["lr"], row["loss"]) for row in rows if row["optimizer"] == name]
-        axes.semilogx(*zip(*mine, strict=True), marker=mark, label=name)
-    losses = [row["loss"] for row in rows if math.isfinite(row["loss"])]
-    axes.set_ylim(min(losses) * 0.95, min(max(losses), 8) * 1.03)
+    found = losses_by(rows, "optimizer", "lr")
+    for name, mark in zip(dict.fromkeys(name for name, _ in found), MARKS, strict=False):
+        mine = {lr: losses for (other, lr), losses in found.items() if other == name}
+        _draw_reach(axes, mine, marker=mark, label=name)
+    lowest = min(row["loss"] for row in rows)
+    axes.set_xscale("log")
+    axes.set_ylim(lowest - 0.15, lowest + 3)
     axes.set(xlabel="peak learning rate", ylabel="held-out loss, nats per token")
     axes.set_title(f"Every optimizer has a rate of its own ({rows[0]['steps']} steps)")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _draw_reach(axes: plt.Axes, losses: Mapping[float, Sequence[float]], **style: object) -> None:
+    """A line through the means, with bars from the least to the largest."""
+    means = np.array([np.mean(some) for some in losses.values()])
+    reach = np.array([(min(some), max(some)) for some in losses.values()]).T
+    axes.errorbar(list(losses), means, abs(reach - means), capsize=2, **style)
 
 
 def draw_schedules(schedules: Mapping[str, Sequence[float]]) -> None:
@@ -130,27 +141,41 @@ def draw_schedules(schedules: Mapping[str, Sequence[float]]) -> None:
         axes.plot(rates, label=name)
     axes.set(xlabel="step", ylabel="share of the peak rate")
     axes.set_title("All schedules rise first and fall in the end")
-    axes.legend()
+    axes.legend(loc="lower left", bbox_to_anchor=(0.12, 0.02))
+
+
+def draw_schedule_study(rows: Sequence[Mapping]) -> None:
+    """The final loss under each schedule, against the peak rate."""
+    _, axes = plt.subplots(figsize=(7, 3.2))
+    found = losses_by(rows, "schedule", "peak")
+    for i, (name, mark) in enumerate(
+        zip(dict.fromkeys(name for name, _ in found), MARKS, strict=False)
+    ):
+        mine = {  # a little apart, so that the bars do not cover each other
+            peak * 1.03 ** (i - 2): losses for (n, peak), losses in found.items() if n == name
+        }
+        _draw_reach(axes, mine, marker=mark, label=name)
+    peaks = list(dict.fromkeys(row["peak"] for row in rows))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(peaks, [f"{peak:g}" for peak in peaks])
+    axes.set(xlabel="peak rates, times the usual ones", ylabel="held-out loss, nats per token")
+    axes.set_title(f"What the schedule is worth after {rows[0]['steps']} steps")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def draw_batches(rows: Sequence[Mapping]) -> None:
-    """The final loss against the batch, for a fixed number of tokens."""
-    _, axes = plt.subplots(figsize=(7, 3))
-    sizes, losses = [row["batch_size"] for row in rows], [row["loss"] for row in rows]
-    axes.plot(sizes, losses, "o-", color=INK)
-    for row in rows:
-        axes.annotate(
-            f"{row['steps']} steps",
-            (row["batch_size"], row["loss"]),
-            xytext=(6, -12),
-            textcoords="offset points",
-            fontsize=8.5,
-        )
+    """The final loss against the batch, for a fixed number of tokens, at each of the rates."""
+    _, axes = plt.subplots(figsize=(7, 3.2))
+    found = losses_by(rows, "times", "batch_size")
+    for times, mark in zip(dict.fromkeys(times for times, _ in found), MARKS, strict=False):
+        mine = {size: losses for (other, size), losses in found.items() if other == times}
+        _draw_reach(axes, mine, marker=mark, label=f"{times:g} times")
+    steps = {row["batch_size"]: row["steps"] for row in rows}
     axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, sizes)
-    axes.margins(x=0.1, y=0.18)
+    axes.set_xticks(list(steps), [f"{size}\n{n} steps" for size, n in steps.items()])
     axes.set(xlabel="windows of 64 tokens in a batch", ylabel="held-out loss, nats per token")
-    axes.set_title(f"The same {rows[0]['tokens']:,} tokens: small batches go further")
+    axes.set_title(f"The same {rows[0]['tokens']:,} tokens in small and large steps")
+    axes.legend(title="rate", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def draw_run(history: Sequence[Mapping], floor: float, V: int) -> None:
@@ -164,7 +189,8 @@ def draw_run(history: Sequence[Mapping], floor: float, V: int) -> None:
     left.plot(steps, smooth, "-", color=INK, label="mean of 21")
     left.plot(*zip(*val, strict=True), "D", color=RED, linestyle="", markersize=5, label="held out")
     left.axhline(floor, color="black", linewidth=1, linestyle="--")
-    left.text(steps[-1], floor - 0.04, "floor", ha="right", va="top", fontsize=9)
+    beside = left.get_yaxis_transform()
+    left.text(1.01, floor, "floor", transform=beside, va="center", fontsize=8)
     left.set_ylim(0, math.log(V) + 0.3)
     left.set(xlabel="step", ylabel="nats per token")
     left.set_title("From log V to the floor")

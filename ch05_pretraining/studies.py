@@ -1,6 +1,7 @@
 """Studies that take longer than a notebook may: each trains many small models and writes a JSON.
 
     python -m ch05_pretraining.studies sweep        # learning rates of four optimizers
+    python -m ch05_pretraining.studies schedules    # how the rate changes during a run
     python -m ch05_pretraining.studies batches      # batch size against steps
     python -m ch05_pretraining.studies seeds        # how much luck there is in a loss
     python -m ch05_pretraining.studies scaling      # excess loss against parameters and tokens
@@ -12,9 +13,10 @@ rate depends on nothing else, so the numbers can be had again one by one.
 """
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from time import process_time
 
@@ -30,9 +32,10 @@ from ch05_pretraining.optimizers import AdamW, Optimizer, make_optimizer
 from ch05_pretraining.recipes import PRESETS
 from ch05_pretraining.small import SmallData, fit, small_config, small_data, small_model
 
-__all__ = ["OPTIMIZERS", "SGD", "load_study", "main"]
+__all__ = ["OPTIMIZERS", "SGD", "load_study", "losses_by", "main"]
 
 FOLDER = Path(__file__).with_name("studies")
+SEEDS = range(3)
 
 
 class SGD(Optimizer):
@@ -63,11 +66,26 @@ OPTIMIZERS: dict[str, Callable[[GPT, float], list[Optimizer]]] = {
     "Muon and AdamW": _with_muon,
 }
 RATES = {
-    "SGD": (0.3, 1.0, 3.0, 10.0, 30.0),
-    "momentum": (0.1, 0.3, 1.0, 3.0, 10.0),
-    "AdamW": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "Muon and AdamW": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "SGD": (1.0, 2.0, 4.0, 8.0, 16.0),
+    "momentum": (0.25, 0.5, 1.0, 2.0, 4.0),
+    "AdamW": (0.005, 0.01, 0.02, 0.04, 0.08),
+    "Muon and AdamW": (0.02, 0.04, 0.08, 0.16, 0.32),
 }
+SCHEDULES = {
+    "constant": {"decay": 0.0},
+    "constant, no warm-up": {"decay": 0.0, "warmup": 0.0},
+    "cosine": {"schedule": "cosine"},
+    "warm-up, stable, decay": {"decay": 0.4},
+    "early, long decay": {"decay": 0.9},
+}
+
+
+def losses_by(rows: Iterable[Mapping], *keys: str) -> dict[tuple, list[float]]:
+    """The losses of all seeds for each setting, which is what the rows say under `keys`."""
+    found: dict[tuple, list[float]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), []).append(row["loss"])
+    return found
 
 
 def run_small(data: SmallData, config: TrainConfig, seed: int = 0, **sizes: int) -> dict:
@@ -84,26 +102,42 @@ def run_small(data: SmallData, config: TrainConfig, seed: int = 0, **sizes: int)
 
 def sweep(effort: float) -> Iterable[dict]:
     """Every optimizer at five rates, the same steps for all."""
-    data, config = small_data(), small_config(round(60 * effort), clip_norm=1.0)
-    for name, make in OPTIMIZERS.items():
-        for lr in RATES[name]:
-            model = small_model(data.tokenizer.vocab_size)
-            losses = fit(model, data.train, config, make(model, lr))
-            loss = evaluate(model, data.val, 64)
-            yield {"optimizer": name, "lr": lr, "steps": config.steps, "loss": loss} | {
-                "losses": [round(x, 4) for x in losses]
-            }
+    data = small_data()
+    for name, lr, seed in ((n, lr, seed) for n in OPTIMIZERS for lr in RATES[n] for seed in SEEDS):
+        config = small_config(round(120 * effort), seed=seed)
+        model = small_model(data.tokenizer.vocab_size, seed)
+        losses = fit(model, data.train, config, OPTIMIZERS[name](model, lr))
+        loss = evaluate(model, data.val, 64)
+        yield {"optimizer": name, "lr": lr, "seed": seed, "steps": config.steps, "loss": loss} | {
+            "losses": [round(x, 4) for x in losses]
+        }
+
+
+def schedules(effort: float) -> Iterable[dict]:
+    """Every schedule at four peak rates."""
+    data, steps = small_data(), round(120 * effort)
+    for name, peak, seed in product(SCHEDULES, (0.5, 1, 2, 4), SEEDS):
+        rates = {"adamw_lr": 0.02 * peak, "muon_lr": 0.03 * peak}
+        row = run_small(data, small_config(steps, seed=seed, **SCHEDULES[name], **rates), seed)
+        yield (
+            {"schedule": name, "peak": peak, "seed": seed, "steps": steps} | row | {"losses": None}
+        )
 
 
 def batches(effort: float) -> Iterable[dict]:
-    """The same number of tokens in large or small steps; rates grow with the root of the batch."""
-    data, tokens = small_data(), round(480 * effort)
-    for batch_size in (2, 4, 8, 16, 32):
-        scale = (batch_size / 8) ** 0.5
+    """The same number of tokens in large or small steps, each batch at three rates.
+
+    They lie around a rate that grows with the root of the batch.
+    """
+    data, n_windows = small_data(), round(1920 * effort)
+    for batch_size, times, seed in product((2, 4, 8, 16, 32), (0.5, 1, 2), SEEDS):
+        scale = times * (batch_size / 8) ** 0.5
         rates = {"adamw_lr": 0.02 * scale, "muon_lr": 0.03 * scale}
-        config = small_config(tokens // batch_size, batch_size=batch_size, **rates)
-        row = run_small(data, config)
-        yield {"batch_size": batch_size, "steps": config.steps} | row | {"losses": None}
+        config = small_config(n_windows // batch_size, batch_size=batch_size, seed=seed, **rates)
+        row = run_small(data, config, seed)
+        yield {"batch_size": batch_size, "times": times, "seed": seed, "steps": config.steps} | (
+            row | {"losses": None}
+        )
 
 
 def seeds(effort: float) -> Iterable[dict]:
@@ -167,7 +201,7 @@ def _ablated(shape: GPTConfig, config: TrainConfig, ids: torch.Tensor) -> tuple[
     return model, process_time() - began
 
 
-STUDIES = {f.__name__: f for f in (sweep, batches, seeds, scaling, ablation)}
+STUDIES = {f.__name__: f for f in (sweep, schedules, batches, seeds, scaling, ablation)}
 
 
 load_study = partial(study.load_study, FOLDER)

@@ -144,20 +144,19 @@ def draw_dpo(history: Sequence[Mapping[str, float]]) -> None:
 
 def draw_policies(table: Mapping[str, Sequence[float]]) -> None:
     """Of each policy: chance of the right answer, KL, entropy and length, a panel each."""
-    _, panels = plt.subplots(1, 4, figsize=(7.4, 0.7 + 0.34 * len(table)), sharey=True)
+    size = (7, 2 * (0.9 + 0.3 * len(table)))
+    _, panels = plt.subplots(2, 2, figsize=size, sharey=True, layout="constrained")
     titles = "Right answer", "KL", "Entropy", "Length"
     units = "probability", "nats a reply", "nats a reply", "tokens a reply"
-    for i, axes in enumerate(panels):
+    for i, axes in enumerate(panels.flat):
         values = [row[i] for row in table.values()]
         axes.barh(list(table), values, color=INK, height=0.55)
         for place, value in enumerate(values):
             axes.text(value, place, f" {value:.2f}", va="center", fontsize=8)
-        axes.set(title=titles[i])
-        axes.set_xlabel(units[i], fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.margins(x=0.45)
+        axes.set(title=titles[i], xlabel=units[i])
+        axes.margins(x=0.25)
         axes.grid(axis="y", visible=False)
-    panels[0].invert_yaxis()
+    panels[0, 0].invert_yaxis()
 
 
 def draw_baseline(variance: Callable[[float], float], marked: Mapping[str, float]) -> None:
@@ -167,7 +166,7 @@ def draw_baseline(variance: Callable[[float], float], marked: Mapping[str, float
     axes.plot(b, [variance(float(x)) for x in b], color=INK)
     for (name, x), mark, side in zip(marked.items(), ("o", "s"), ("right", "left"), strict=True):
         axes.plot(x, variance(x), mark, color=WARM)
-        shift = (-8 if side == "right" else 8, 4)
+        shift = (-4 if side == "right" else 4, 14)
         axes.annotate(name, (x, variance(x)), shift, textcoords="offset points", ha=side)
     axes.set(xlabel="baseline b", ylabel="variance of a sample")
     axes.set(title="Any baseline gives the same mean, not the same noise", ylim=(0, None))
@@ -184,24 +183,22 @@ def draw_clip(ratios: Float[Tensor, "N"], slopes: Mapping[float, Float[Tensor, "
         axes.axvline(edge, color=GREY, linewidth=1, linestyle=":")
     axes.set(xlabel="ratio π / π_old", ylabel="slope of what is earned")
     axes.set(title="Clipped: no slope where the step has gone far enough", ylim=(-1.2, 1.2))
-    axes.legend(loc="center left")
+    axes.legend(loc="upper right")
 
 
 def draw_grpo(history: Sequence[Mapping[str, float]]) -> None:
     """Mark, divergence, entropy and length, round by round."""
-    _, panels = plt.subplots(1, 4, figsize=(7.4, 2.4))
+    _, panels = plt.subplots(2, 2, figsize=(7, 4.2), layout="constrained")
     shown = (
         ("right", "share right", "Mark"),
         ("kl", "nats a reply", "KL"),
         ("entropy", "nats a reply", "Entropy"),
         ("length", "tokens a reply", "Length"),
     )
-    for axes, (name, unit, title) in zip(panels, shown, strict=True):
+    for axes, (name, unit, title) in zip(panels.flat, shown, strict=True):
         axes.plot(range(1, len(history) + 1), [row[name] for row in history], color=INK)
-        axes.set(xlabel="round", title=title)
-        axes.set_ylabel(unit, fontsize=8)
-        axes.tick_params(labelsize=8)
-    panels[3].set_ylim(0, 2 * max(row["length"] for row in history))
+        axes.set(xlabel="round", ylabel=unit, title=title)
+    panels[1, 1].set_ylim(0, 2 * max(row["length"] for row in history))
 
 
 def draw_hacking(rows: Sequence[Mapping]) -> None:
@@ -252,8 +249,7 @@ def _cells(rows: Sequence[Mapping]) -> dict[str, dict[str, list[float]]]:
     for row in rows:
         flat = {f'"{kind}"': value for kind, value in row["right"].items()}
         flat |= {f'"{kind}", T = 0.2': value for kind, value in row["right at 0.2"].items()}
-        flat |= {"tales": row["tales"], "tales, T = 0.2": row["tales at 0.2"]}
-        flat |= {name: row[name] for name in ("kl", "entropy", "length")}
+        flat |= {name: value for name, value in row.items() if isinstance(value, float)}
         for name, value in flat.items():
             found.setdefault(name, {}).setdefault(row["model"], []).append(value)
     return found
@@ -275,7 +271,7 @@ def print_card(rows: Sequence[Mapping]) -> None:
 
 
 def draw_card(rows: Sequence[Mapping]) -> None:
-    """The chances of right answers at temperature 1, with standard errors over the seeds."""
+    """The chances to be right at temperature 1, with standard errors over the seeds."""
     _, axes = plt.subplots(figsize=(7, 3.2))
     cells = {name: cell for name, cell in _cells(rows).items() if "T =" not in name}
     kinds = [name for name in cells if name.startswith('"')]
@@ -290,6 +286,6 @@ def draw_card(rows: Sequence[Mapping]) -> None:
             )
     axes.set_xticks(range(len(kinds)), [kind.strip('"') for kind in kinds])
     axes.grid(axis="x", visible=False)
-    axes.set(ylabel="probability of the right answer", ylim=(0, 1.05))
-    axes.set(title="Practised: holder, first, who. Not practised: home, away")
+    axes.set(ylabel="chance to be right at T = 1", ylim=(0, 1.25))
+    axes.set(title="Only holder, first and who were practised")
     axes.legend(ncols=4, loc="upper right")

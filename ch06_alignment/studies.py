@@ -23,9 +23,10 @@ from ch01_overview.corpus import stories
 from ch02_tokenization.tokenizer import BPETokenizer
 from ch04_model.model import GPT
 from ch05_pretraining.config import TrainConfig
-from ch05_pretraining.recipes import pretrained
+from ch05_pretraining.evaluation import evaluate
+from ch05_pretraining.recipes import PRESETS, held_out_stories, pretrained
 from ch05_pretraining.small import fit
-from ch06_alignment.alignment import RewardModel
+from ch06_alignment.alignment import RewardModel, sequence_logps
 from ch06_alignment.finetune import CONFIG, assistant, batches, exam
 from ch06_alignment.hands import hands_tasks
 from ch06_alignment.instructions import Task, messages, questions, with_text
@@ -39,7 +40,17 @@ from ch06_alignment.rl import (
     train_reward,
 )
 
-__all__ = ["KINDS", "drawer", "learn_tasks", "load_study", "main", "think_score", "uncertain"]
+__all__ = [
+    "KINDS",
+    "drawer",
+    "learn_tasks",
+    "load_study",
+    "loss_on_stories",
+    "main",
+    "sure_and_right",
+    "think_score",
+    "uncertain",
+]
 
 FOLDER = Path(__file__).with_name("studies")
 KINDS = ("holder", "first", "who")  # the questions that preferences and rewards are about
@@ -94,25 +105,52 @@ def practice(seed: int) -> tuple[GPT, BPETokenizer, list[Task], Replies, torch.T
     return model, tokenizer, tasks, said, mark(said, tasks)
 
 
+def sure_and_right(
+    model: GPT, tokenizer: BPETokenizer, tasks: Sequence[Task]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The probability that a model gives its likeliest reply, and 1 where that is right, else 0."""
+    likeliest = sample(model, tokenizer, [t.prompt for t in tasks], 1, temperature=0)
+    parts = [likeliest.take(some) for some in torch.arange(len(tasks)).split(32)]
+    with torch.no_grad():
+        logps = [sequence_logps(model, part.ids, part.mask) for part in parts]
+    return torch.cat(logps).exp(), mark(likeliest, tasks).flatten()
+
+
+def loss_on_stories(model: GPT, tokenizer: BPETokenizer, n: int = 200) -> float:
+    """Nats per token of held-out stories, as in chapter 5: what fine-tuning may forget."""
+    held_out = held_out_stories(tokenizer)
+    ids, window = held_out.val_ids[: int(held_out.val_starts[n]) + 1], PRESETS["book"].train
+    return evaluate(model, ids, window.context_length, starts=held_out.val_starts[:n])
+
+
 def card(model: GPT, reference: GPT, tokenizer: BPETokenizer, n: int, seed: int) -> dict:
-    """Every measure of one model: chances of right answers, tales, and the way it has gone."""
+    """Every measure of one model: what it answers and writes, what it forgot, how far it has gone.
+
+    The mean probability of its likeliest replies less the share of them that is right, "sure less
+    right", is above 0 for a model that is too sure.
+    """
+    kinds = ("holder", "first", "who", "home", "away")
+    exams = {kind: exam(kind, n) for kind in (*kinds, "tale", "poem", "dialogue")}
     row: dict = {"right": {}, "right at 0.2": {}}
-    for kind in ("holder", "first", "who", "home", "away"):
-        rows = as_chat(exam(kind, n), tokenizer)
-        row["right"][kind] = chance_right(model, rows).mean().item()
-        row["right at 0.2"][kind] = chance_right(model, rows, 0.2).mean().item()
     generator = torch.Generator().manual_seed(seed)
-    wanted = exam("tale", n)
-    for name, temperature in (("tales", 1.0), ("tales at 0.2", 0.2)):
-        told = sample(
-            *(model, tokenizer, [t.prompt for t in wanted], 1, temperature),
-            **{"longest": 300, "generator": generator},
-        )
-        row[name] = mark(told, wanted).mean().item()
+    for kind, tasks in exams.items():
+        for name, temperature in (("right", 1.0), ("right at 0.2", 0.2)):
+            if kind in kinds:
+                rows = as_chat(tasks, tokenizer)
+                row[name][kind] = chance_right(model, rows, temperature).mean().item()
+            else:
+                told = sample(
+                    *(model, tokenizer, [t.prompt for t in tasks], 1, temperature),
+                    **{"longest": 300, "generator": generator},
+                )
+                row[name][kind] = mark(told, tasks).mean().item()
+    sure, right = sure_and_right(model, tokenizer, [t for kind in kinds for t in exams[kind]])
     asked = [task for kind in KINDS for task in exam(kind, n // 2)]
     said = sample(model, tokenizer, [t.prompt for t in asked], 2, generator=generator)
     kl, entropy = drift(model, reference, said)
     return row | {
+        "sure less right": (sure.mean() - right.mean()).item(),
+        "loss on stories": loss_on_stories(model, tokenizer),
         "kl": kl.mean().item(),
         "entropy": entropy.mean().item(),
         "length": said.lengths.float().mean().item(),

@@ -2,12 +2,14 @@
 
 import itertools
 import math
+import os
 import random
 import re
 import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -809,6 +811,40 @@ def test_a_checkpoint_of_another_configuration_is_refused(saved, model, config, 
     with pytest.raises(ValueError, match=message):
         train(other, stream(), replace(CONFIG, **config), checkpoint=saved)
     assert_identical(weights(other), before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not replace a file that is being read")
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_the_old_or_the_new_one(tmp_path):
+    path, wide = tmp_path / "run", {"d_model": 120}
+    for seed in (0, 1):
+        save_checkpoint(tmp_path / str(seed), tiny_gpt(seed=seed, **wide), [], CONFIG, seed, [])
+    link_to(tmp_path / "0", path)
+    read = threading.Event()
+
+    def replace_again_and_again():
+        for i in itertools.count():
+            link_to(tmp_path / str(i % 2), path)
+            if read.is_set():
+                break
+
+    replacing = threading.Thread(target=replace_again_and_again)
+    replacing.start()
+    try:
+        model = tiny_gpt(seed=2, **wide)
+        for _ in range(100):
+            step, _ = load_checkpoint(path, model)
+            assert_identical(weights(model), weights(tiny_gpt(seed=step, **wide)))
+    finally:
+        read.set()
+        replacing.join()
+
+
+def link_to(source, path):
+    """Take the name in one step, as `write_whole` does."""
+    beside = path.with_name("beside")
+    os.link(source, beside)
+    beside.replace(path)
+    beside.unlink(missing_ok=True)  # two names of one file: then the first step did nothing
 
 
 def test_a_flipped_or_missing_byte_of_a_checkpoint_is_noticed(saved):

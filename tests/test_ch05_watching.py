@@ -88,7 +88,7 @@ def test_sgd_is_torchs(momentum):
     assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["sweep", "batches", "seeds", "scaling"])
+@pytest.mark.parametrize("name", ["sweep", "schedules", "batches", "seeds", "scaling"])
 def test_every_study_says_how_to_have_it_again(name):
     study = load_study(name)
     assert study["command"].startswith(f"python -m ch05_pretraining.studies {name}")

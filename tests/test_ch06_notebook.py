@@ -242,7 +242,7 @@ def test_a_missing_study_says_how_to_make_it():
 def test_the_card_has_a_row_a_measure(capsys):
     rows = [
         {"model": model, "right": {"holder": 0.5}, "right at 0.2": {"holder": 0.5 + seed / 10}}
-        | {"tales": 0.1, "tales at 0.2": 1.0, "kl": 0.0, "entropy": 1.0, "length": 9.0}
+        | {"loss on stories": 0.5, "kl": 0.0, "entropy": 1.0, "length": 9.0}
         for model in ("base", "SFT", "DPO", "GRPO")
         for seed in range(1 if model == "base" else 3)
     ]

@@ -9,9 +9,11 @@ chances come from a seed, so an attempt that lost something can be made again. W
 the remark beside its numbers. An error that a row does not expect is a loss too.
 """
 
+import io
 import random
 import traceback
 from collections.abc import Callable, Generator
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -54,7 +56,12 @@ class Row:
 
     def in_child(self, seed: int, quick: bool) -> "Outcome":
         """`run` in a process of its own, so that no row finds what another has left in memory."""
-        said = Child(lambda: self.run(seed, quick).numbers(), silent=False).wait()
+
+        def run_quietly() -> dict:
+            with redirect_stderr(io.StringIO()):  # a table has no progress bars
+                return self.run(seed, quick).numbers()
+
+        said = Child(run_quietly, silent=False).wait()
         lost = {"losses": [f"the process of this row ended: {said.get('error')}"]}
         return Outcome(self, **said.get("returned", lost))
 
