@@ -55,7 +55,8 @@ def draw_curves(curves: Mapping[str, Sequence[float]]) -> None:
     """Losses by step: the first as a line, the second as a dashed one, all others as marks."""
     _, axes = plt.subplots()
     styles = ({"color": INK, "lw": 2.5}, {"color": GREY, "ls": "--"})
-    styles += tuple({"color": WARM, "ls": "none", "marker": m, "mfc": "none"} for m in "os")
+    marks = {"ls": "none", "mfc": "none"}
+    styles += ({"color": WARM, "marker": "o", **marks}, {"color": INK, "marker": "+", **marks})
     for (name, losses), style in zip(curves.items(), styles, strict=True):
         axes.plot(range(1, len(losses) + 1), losses, label=name, **style)
     axes.set(xlabel="step", ylabel="nats per token")
@@ -82,10 +83,10 @@ def draw_row_errors(names: Sequence[str], by_row: Sequence[float], whole: Sequen
     axes.plot(place, 100 * np.asarray(by_row), "o", color=INK, label="a scale for each row")
     axes.plot(place, 100 * np.asarray(whole), "s", color=WARM, mfc="none", label="one for all")
     narrowing = [i for i, name in enumerate(names) if name.endswith("down.weight")]
+    look = {"color": GREY, "lw": 0.8, "ls": ":", "zorder": 0}
     for i in narrowing:
-        axes.axvline(
-            i, color=GREY, lw=0.8, ls=":", zorder=0, label="down" if i == narrowing[0] else None
-        )
+        axes.axvline(i, label="those that narrow" if i == narrowing[0] else None, **look)
+    axes.grid(axis="x", visible=False)
     axes.set_ylim(bottom=0)
     axes.set(xlabel="matrix, from the first layer to the last", ylabel="error in % of the weights")
     axes.set_title("A scale for each row makes every error smaller")

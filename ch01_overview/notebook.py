@@ -3,13 +3,13 @@
 import inspect
 import warnings
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, fill
 
 import matplotlib.pyplot as plt
 from IPython import get_ipython
 from IPython.display import Markdown, display
 
-__all__ = ["show_source", "use_book_style"]
+__all__ = ["show_source", "use_book_style", "wrapped"]
 
 # Without ipywidgets a progress bar is drawn as text, which is what the book wants.
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -32,3 +32,8 @@ def show_source(*things: object) -> None:
     """
     code = "\n\n".join(dedent(inspect.getsource(thing)).strip() for thing in things)
     display(Markdown(f"```python\n{code}\n```"))
+
+
+def wrapped(text: str, width: int = 96) -> str:
+    """The text with its long lines broken, as a page needs it."""
+    return "\n".join(fill(line, width) for line in text.splitlines())

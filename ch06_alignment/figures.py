@@ -138,7 +138,7 @@ def draw_dpo(history: Sequence[Mapping[str, float]]) -> None:
     for name, colour, style in (("chosen", SEA, "-"), ("rejected", WARM, "--")):
         right.plot(steps, [row[name] for row in history], style, color=colour, label=name)
     right.axhline(0, color=GREY, linewidth=1, linestyle=":")
-    right.set(xlabel="step", ylabel="nats a reply", title="log-probability, gained or lost")
+    right.set(xlabel="step", ylabel="nats a reply", title="Log-probability, gained or lost")
     right.legend(loc="lower left")
 
 
