@@ -30,6 +30,7 @@ exclude_patterns = [".*", "**/.ipynb_checkpoints", "tests", "runs", "book/.*", "
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
+nb_render_error_lexer = "none"  # an error is a sentence, not a program
 nb_ipywidgets_js = {}
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3

@@ -17,6 +17,7 @@ from pathlib import Path
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import IndirectObject, NameObject, TextStringObject
 
+CITATION = Path(__file__).parents[1] / "CITATION.cff"
 CHROMIUM = [
     "chromium",
     "chromium-browser",
@@ -38,7 +39,13 @@ DOCUMENT = re.compile(r'<span id="document-[^"]*"></span><section ')
 HEADING = re.compile(r"<h([23])>(.*?)</h\1>", re.S)
 LONG_NAME = re.compile(r'(?<=<span class="pre">)[^<\s]{13,}(?=</span>)')
 NUMBER = re.compile(r'(<a class="page" href="#([^"]*)">)[^<]*(?=</a>)')
-COLON = re.compile(r"<p>(?=(?:(?!</p>).)*:</p>\s*<(?:div|ul|ol|table))", re.S)
+PARAGRAPH = re.compile(r"<p>((?:(?!</p>).)*)</p>(?=\s*<(/?\w+))", re.S)
+ANNOUNCES, THREE_LINES = ("Goal.", "Slow obvious spec."), 320  # characters
+CODE = re.compile(r"<pre>(.*?)</pre>", re.S)
+WIDE, SHORT = 101, 25  # characters in a line of code, lines that stay together
+FOOT_OF_TEXT = 2 * 22 / 25.4 * 72 + 2  # points; two margins of print.css, and a little
+MARKUP = re.compile(r"(<pre.*?</pre>|<code.*?</code>|<math.*?</math>|<[^>]*>)", re.S)
+OPERATOR = re.compile(r"(?<=\S) (?=[·×=+/−] )")
 FOOT = '@bottom-center { content: counter(page); font: 9.5pt "Latin Modern Roman", serif; }'
 HEAD = '@top-left {{ content: {}; font: italic 9pt "Latin Modern Roman", serif; color: #555; }}'
 
@@ -49,9 +56,14 @@ def find_chromium() -> str | None:
     return named or next((path for name in CHROMIUM if (path := shutil.which(name))), None)
 
 
+def plain(line: str) -> str:
+    """A line without its markup."""
+    return html.unescape(re.sub(r"<[^>]*>", "", line))
+
+
 def text_of(heading: str) -> str:
-    """A heading without its markup."""
-    return html.unescape(re.sub(r"<[^>]*>", "", heading)).strip()
+    """The words of a heading."""
+    return plain(heading).strip()
 
 
 def breakable(page: str) -> str:
@@ -59,9 +71,39 @@ def breakable(page: str) -> str:
     return LONG_NAME.sub(lambda name: re.sub(r"(?<=[._(,=/])(?=\w)", "<wbr>", name[0]), page)
 
 
-def together(page: str) -> str:
-    """A paragraph that ends in a colon stays on the page of what it announces."""
-    return COLON.sub('<p class="announces">', page)
+def paragraphs(page: str) -> str:
+    """What ends in a colon stays on the page of what follows; three lines are not torn apart."""
+
+    def marked(paragraph: re.Match) -> str:
+        words = " ".join(text_of(paragraph[1]).split())
+        colon = words.endswith(":") and paragraph[2] in ("div", "ul", "ol", "table")
+        kinds = ["announces"] * (colon or words.startswith(ANNOUNCES))
+        kinds += ["short"] * (len(words) < THREE_LINES)
+        return f'<p class="{" ".join(kinds)}">{paragraph[1]}</p>' if kinds else paragraph[0]
+
+    return PARAGRAPH.sub(marked, page)
+
+
+def operators(page: str) -> str:
+    """No line of text begins with an operator."""
+    parts = MARKUP.split(page)
+    parts[::2] = [OPERATOR.sub("\u00a0", text) for text in parts[::2]]
+    return "".join(parts)
+
+
+def code(page: str) -> str:
+    """Short code and short outputs are marked, and so are lines that do not fit."""
+
+    def marked(block: re.Match) -> str:
+        lines = block[1].rstrip("\n").split("\n")
+        widths = [len(plain(line)) for line in lines]
+        for i, width in enumerate(widths):
+            if width > WIDE:
+                lines[i] = f'<span class="wide">{lines[i]}</span>'
+        short = len(lines) + sum(width // WIDE for width in widths) <= SHORT
+        return ('<pre class="short">' if short else "<pre>") + "\n".join(lines) + "\n</pre>"
+
+    return CODE.sub(marked, page)
 
 
 def with_anchors(page: str) -> str:
@@ -104,8 +146,9 @@ def page_styles(page: str) -> tuple[str, str]:
 
 def typeset(page: str) -> str:
     """The page with anchors, contents and running titles, ready for the first printing."""
+    page = operators(breakable(paragraphs(code(page))))
     page = re.sub(r"<h1>(.*?)</h1>", r'<p class="title">\1</p>', page, count=1, flags=re.S)
-    page, styles = page_styles(with_anchors(together(breakable(page))))
+    page, styles = page_styles(with_anchors(page))
     start = page.index('<div class="toctree-wrapper')
     page = page[:start] + contents(page) + page[start:]
     return page.replace("</head>", styles + "</head>")
@@ -122,10 +165,15 @@ def print_page(page: Path, pdf: Path) -> None:
 
 
 def page_numbers(pdf: Path) -> dict[str, int]:
-    """The page, counted from 1, on which each anchor stands."""
+    """The page, counted from 1, on which each anchor stands.
+
+    What opens a page Chromium anchors at the foot of the page before. It counts heights from the
+    upper margin, so that the foot of the text is two margins above the edge of the paper.
+    """
     reader = PdfReader(pdf)
     return {
-        name.removeprefix("/"): reader.get_destination_page_number(target) + 1
+        name.removeprefix("/"): reader.get_destination_page_number(target)
+        + (2 if target.top < FOOT_OF_TEXT else 1)
         for name, target in reader.named_destinations.items()
     }
 
@@ -145,12 +193,17 @@ def rename(mark: IndirectObject | None, names: Iterator[str]) -> None:
         mark = entry.get("/Next")
 
 
-def mend_bookmarks(pdf: Path, page: str) -> int:
-    """Chromium joins the words where a heading is broken into lines. The number of pages."""
+def finish(pdf: Path, page: str) -> int:
+    """Mend the bookmarks, whose words Chromium joins where a heading is broken into lines.
+
+    And say whose book it is. The number of pages.
+    """
     writer = PdfWriter(clone_from=pdf)
     names = titles(page)
     rename(writer.root_object["/Outlines"].get("/First"), names)
     assert next(names, None) is None, "a heading without a bookmark"
+    author = re.search(r"- name: (.*)", CITATION.read_text("utf-8"))[1]
+    writer.add_metadata({"/Author": author, "/Creator": "Sphinx, printed by Chromium"})
     writer.page_mode = "/UseOutlines"
     writer.write(pdf)
     return len(writer.pages)
@@ -165,4 +218,4 @@ def print_book(source: Path, pdf: Path) -> int:
         print_page(draft, pdf)
         numbers = page_numbers(pdf)
         page = NUMBER.sub(lambda m, numbers=numbers: f"{m[1]}{numbers[m[2]]}", page)
-    return mend_bookmarks(pdf, page)
+    return finish(pdf, page)

@@ -109,7 +109,7 @@ class Answers:
     def _take(self, summary: str, body: str) -> str:
         anchor = f"answer-{self.name}-{len(self.taken) + 1}"
         title = self.heading + (f", {self.question}" if self.question else "")
-        self.taken.append(f'<span id="{anchor}"></span>**{title}.** *{summary}.* {body}')
+        self.taken.append(f'<span id="{anchor}">**{title}.**</span> *{summary}.* {body}')
         page = f'<a class="page" href="#{anchor}">000</a>'
         return f'<span class="answer">{summary}: page&nbsp;{page}</span>'
 
@@ -145,7 +145,9 @@ def edit(app, name: str, source: list[str]) -> None:
     names = chapters(Path(app.srcdir))
     if name in names:
         source[0] = notebook(source[0], name, printed)
-    elif name == "README" and printed:
+        return
+    source[0] = source[0].replace("```sh\n", "```text\n")  # a backslash there is no escape
+    if name == "README" and printed:
         source[0] = foreword(source[0], names)
     elif name == "README":
         pdf = Path(app.confdir) / "_build" / "pdf" / "book.pdf"

@@ -47,7 +47,9 @@ __all__ = [
 
 N_CONVERSATIONS = 6_000
 # Rates somewhat below those of pretraining. A batch is of whole conversations.
-CONFIG = TrainConfig(steps=520, batch_size=8, muon_lr=0.02, adamw_lr=0.03, decay=0.8)
+CONFIG = TrainConfig(
+    steps=520, batch_size=8, muon_lr=0.02, adamw_lr=0.03, decay=0.8, precision="float32"
+)
 TEMPERATURE = 0.2  # of replies: tales vary, and mistakes stay rare
 
 

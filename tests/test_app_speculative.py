@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from appendix_performance.pair import grown
+from appendix_performance.pair import distil, grown
 from appendix_performance.speculative import (
     Drafts,
     ModelDraft,
@@ -19,6 +21,7 @@ from appendix_performance.speculative import (
     verify,
 )
 from ch04_model.model import GPT, GPTConfig, generate
+from ch05_pretraining.config import TrainConfig
 
 V = 3
 
@@ -181,6 +184,21 @@ def test_bad_input_is_refused_with_both_numbers(ids, changes, match):
     options = {"draft": DRAFT, "max_new_tokens": 4, "n_draft": 2} | changes
     with pytest.raises(ValueError, match=match):
         speculative_generate(TARGET, ids=ids, **options)
+
+
+def test_a_distilled_draft_comes_to_say_what_the_target_says():
+    draft, ids = new(1, seed=1), torch.randint(17, (400,), generator=seeded())
+    with torch.no_grad():
+        wanted = TARGET(ids[None, :19]).softmax(-1)
+
+    def distance():
+        return F.kl_div(draft(ids[None, :19]).log_softmax(-1), wanted, reduction="sum").item()
+
+    before, weights = distance(), [w.clone() for w in TARGET.parameters()]
+    config = TrainConfig(steps=80, context_length=19, adamw_lr=0.02, precision="float32")
+    distil(draft, TARGET, SimpleNamespace(train_ids=ids, starts=None), config)
+    assert 0 <= distance() < before / 3
+    assert all(map(torch.equal, TARGET.parameters(), weights))
 
 
 def test_a_grown_model_computes_the_same_and_can_learn_in_every_layer():

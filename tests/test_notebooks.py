@@ -109,6 +109,20 @@ def test_every_relative_link_leads_to_a_file(path):
 
 
 @EVERY
+def test_fractions_have_braces_since_the_book_misreads_them_without(path):
+    for cell in cells(path, "markdown"):
+        assert not re.findall(r"\\[dt]?frac(?!\s*\{).{,20}", "".join(cell["source"]))
+
+
+@EVERY
+def test_no_code_in_a_table_has_a_bar_that_would_end_its_column(path):
+    for cell in cells(path, "markdown"):
+        rows = re.findall(r"^\|.*", "".join(cell["source"]), re.M)
+        spans = [span for row in rows for span in re.findall(r"`[^`]*`", row)]
+        assert not [span for span in spans if re.search(r"(?<!\\)\|", span)]
+
+
+@EVERY
 def test_tags_are_those_the_book_knows(path):
     for cell in cells(path):
         assert set(tags(cell)) <= TAGS, "".join(cell["source"])

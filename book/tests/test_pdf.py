@@ -2,6 +2,7 @@
 # ruff: noqa: D103
 
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def chapters() -> list[str]:
 
 
 def words(text: str) -> str:
-    return re.sub(r"\W+", "", text)
+    return re.sub(r"\W+", "", unicodedata.normalize("NFKC", text))
 
 
 def test_every_chapter_has_a_bookmark_that_leads_to_its_title(book):
@@ -52,9 +53,14 @@ def test_the_contents_give_the_number_printed_on_the_page(book):
         assert number in text.split()
 
 
-def test_every_hint_names_a_page(book):
-    numbers = re.findall(r'<a class="page" href="#[^"]*">(\d*)</a>', PRINTED.read_text("utf-8"))
-    assert all(1 < int(number) <= len(book.pages) for number in numbers)
+def test_every_hint_names_the_page_on_which_its_answer_begins(book):
+    page = PRINTED.read_text("utf-8")
+    numbers = dict(re.findall(r'class="answer">.*?href="#([^"]*)">(\d*)</a>', page))
+    answers = re.findall(r'<span id="(answer-[^"]*)">(.*?)</span> <em>(.*?)</em>', page, re.S)
+    assert len(answers) == len(numbers) > 0
+    for anchor, title, kind in answers:
+        on_page = words(book.pages[int(numbers[anchor]) - 1].extract_text())
+        assert words(text_of(title) + text_of(kind)) in on_page
 
 
 def test_nothing_is_cut_off_at_the_margin(open_page):

@@ -96,6 +96,15 @@ def test_every_link_leads_somewhere():
     assert broken == []
 
 
+def test_command_lines_and_errors_are_not_coloured_as_programs():
+    texts = {page: (SITE / page).read_text("utf-8") for page in ["README.html", *CHAPTERS]}
+    assert 'class="se"' not in texts["README.html"]  # a backslash before a folder's name
+    assert any("output traceback" in text for text in texts.values())
+    for text in texts.values():
+        for error in re.findall(r'<div class="output traceback.*?<pre>(.*?)</pre>', text, re.S):
+            assert "<span class=" not in error
+
+
 def test_next_leads_through_the_whole_book_and_previous_back(open_page):
     page = open_page().page
     page.goto(address("README.html"))

@@ -5,8 +5,8 @@ import json
 
 import pytest
 from docutils import nodes
-from mathml import THIN, to_mathml
-from pdf import together
+from mathml import THIN, keep_punctuation, to_mathml
+from pdf import code, operators, paragraphs
 from sources import chapters, foreword, front_page, lead_to_pages, notebook
 from sphinx.errors import SphinxError
 
@@ -70,12 +70,27 @@ def test_answers_are_printed_at_the_end_under_the_number_of_the_question(quiz):
     assert "Because" not in question and question.endswith("End.")
     assert 'href="#answer-ch01-exercises-1"' in question
     assert 'id="answer-ch01-exercises-1"' in answers
-    assert answers.endswith("**Quiz, 7.** *Answer.* Because.")
+    assert answers.endswith("**Quiz, 7.**</span> *Answer.* Because.")
 
 
 def test_a_paragraph_that_ends_in_a_colon_is_kept_with_what_it_announces():
-    page = "<p>One: two.</p>\n<p>See:</p>\n<div>code</div><p>And:</p><p>No.</p>"
-    assert together(page) == page.replace("<p>See", '<p class="announces">See')
+    long = "word " * 100
+    page = f"<p>{long}</p>\n<p>{long}:</p>\n<div>code</div><p>{long}:</p><p>No.</p></div>"
+    marked = page.replace(f"<p>{long}:</p>\n", f'<p class="announces">{long}:</p>\n')
+    assert paragraphs(page) == marked.replace("<p>No", '<p class="short">No')
+
+
+def test_short_code_is_kept_on_a_page_and_a_line_that_does_not_fit_is_marked():
+    long = "x" * 102
+    assert code("<pre>a\n</pre>") == '<pre class="short">a\n</pre>'
+    assert code(f"<pre>a\n{long}\n</pre>").count(f'<span class="wide">{long}</span>') == 1
+    for lines, short in [(25, True), (26, False)]:
+        assert ("short" in code("<pre>" + "a\n" * lines + "</pre>")) == short
+
+
+def test_no_line_begins_with_an_operator_and_code_is_left_alone():
+    page = '<p title="a = b">2 · 3 = 6</p><pre>a = 6</pre><code>a = 6</code>'
+    assert operators(page) == page.replace("2 · 3 = 6", "2\u00a0· 3\u00a0= 6")
 
 
 def formula(tex: str, line: int) -> nodes.math:
@@ -103,6 +118,35 @@ def test_a_command_is_drawn_under_either_name(tex, known):
 )
 def test_between_a_function_and_its_argument_is_a_space_unless_there_is_a_bracket(tex, spaces):
     assert to_mathml(formula(tex, 1), as_block=False).count(THIN) == spaces
+
+
+@pytest.mark.parametrize(
+    ("tex", "spaces"),
+    {r"a \log p": 1, r"x_i \log_2 p": 1, r"(a) \sin p": 1, r"-\log p": 0, r"= \log_2 p": 0}.items(),
+)
+def test_between_a_factor_and_a_function_is_a_space(tex, spaces):
+    assert to_mathml(formula(tex, 1), as_block=False).count("margin-left") == spaces
+
+
+def test_a_number_with_a_comma_is_one_number():
+    assert "<mn>50,257</mn>" in to_mathml(formula("50{,}257", 1), as_block=False)
+
+
+@pytest.mark.parametrize(("tex", "rooms"), {"V d": 1, "V_i": 0, "V_i V": 1, "v": 0}.items())
+def test_a_leaning_letter_has_room_behind_it_unless_an_index_is_there(tex, rooms):
+    assert to_mathml(formula(tex, 1), as_block=False).count("padding-right") == rooms
+
+
+def test_a_prime_is_a_prime():
+    assert "<mo>′</mo>" in to_mathml(formula("a'", 1), as_block=False)
+
+
+def test_what_touches_a_formula_stays_in_its_line():
+    parts = [nodes.Text("is ("), formula("a", 1), nodes.Text("), and "), formula("b", 1)]
+    text = nodes.paragraph("", "", *parts, nodes.Text(" or."))
+    keep_punctuation(None, text)
+    assert [part.astext() for part in text] == ["is ", "(a),", " and ", "b", " or."]
+    assert [type(part) for part in text][1::2] == [nodes.inline, nodes.inline]
 
 
 def test_min_keeps_no_distance_from_its_bracket():
