@@ -46,6 +46,7 @@ html_js_files = [] if printed else ["search_on_disk.js"]
 html_extra_path = [] if printed else ["extra", "_build/pdf"]
 html_permalinks = not printed
 html_copy_source = False
+html_use_index = False
 highlight_language = "none"
 pygments_style = "default"
 pygments_dark_style = "github-dark"

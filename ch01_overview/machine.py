@@ -67,7 +67,7 @@ def describe_machine() -> dict[str, str]:
         "processor": f"{platform.machine()}, {usable_cores()} cores to use",
         "threads of torch": str(torch.get_num_threads()),
         "memory": "unknown" if memory is None else f"{memory:.0f} GiB",
-        "float32 products": f"{full:.0f} GFLOP/s",
-        "bfloat16 products": f"{half:.0f} GFLOP/s, {half / full:.2g} times float32",
+        "float32 products": f"{full:.3g} GFLOP/s",
+        "bfloat16 products": f"{half:.3g} GFLOP/s, {half / full:.2g} times float32",
         "GPU (not needed)": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }

@@ -191,6 +191,12 @@ def several_processes(command: str, folder: Path) -> None:
         import_module(options.training_script).main([*options.training_script_args, "--help"])
 
 
+def table_of_attempts(command: str, folder: Path) -> None:
+    """A slice of it is run by `test_torture.py`."""
+    names = typed(sys.executable, *command.split()[1:], "--list").splitlines()
+    assert f"in {len(names)} ways" in README
+
+
 FORMS = {
     "make ": by_make,
     "python -m venv ": environment,
@@ -205,6 +211,7 @@ FORMS = {
     "python book/build.py": book,
     "python -m appendix_performance.benchmark": module,
     "python -m ch": module,
+    "python -m tests.torture": table_of_attempts,
     "torchrun ": several_processes,
 }
 
