@@ -5,7 +5,7 @@ NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-wi
 
 .PHONY: lab test run chat book test-browser
 lab: .venv/ready
-	.venv/bin/jupyter lab
+	.venv/bin/jupyter lab $(ARGS)
 
 test: .venv/ready
 	.venv/bin/ruff check
@@ -27,10 +27,10 @@ test-browser: .venv/ready book
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet -r requirements.txt
+	.venv/bin/python -m pip install -r requirements.txt
 	touch .venv/ready
 
 book/.venv/ready: book/requirements.txt
 	$(PYTHON) -m venv book/.venv
-	book/.venv/bin/python -m pip install --quiet -r book/requirements.txt
+	book/.venv/bin/python -m pip install -r book/requirements.txt
 	touch book/.venv/ready

@@ -51,12 +51,23 @@ def checked(check: Callable[[Any], None]) -> Callable[[Any], None]:
             asked = calls[-1] if calls else name
             raise WrongAnswerError(
                 f"Not right yet: {asked}\n  raised {type(error).__name__}: {error}\n"
-                f"Hint: the error is the answer's own. The check: {check.__doc__ or name}"
+                f"Hint: {_hint(error)} The check: {check.__doc__ or name}"
             ) from error
         else:
             print(f"{name}: correct")
 
     return run
+
+
+def _hint(error: Exception) -> str:
+    """What is usually behind an error that an answer raises."""
+    if isinstance(error, ZeroDivisionError):
+        return "what you divide by has become 0, as a product of many small numbers does."
+    if isinstance(error, OverflowError):
+        return "a number is too large for a float: subtract the largest, or use logarithms."
+    if isinstance(error, ValueError) and ("math domain" in str(error) or "positive" in str(error)):
+        return "of 0 there is no logarithm: what never happens is left out."
+    return "your function itself raises this."
 
 
 def _noting(answer: Callable, calls: list[str]) -> Callable:

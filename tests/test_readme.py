@@ -79,7 +79,7 @@ def from_make(*words: str) -> list[str]:
     lines = re.sub(r"(\S+/)?\.venv/bin/", "", typed(*RECIPE, *words))
     lines = re.sub(r"( \S+\.ipynb)+$", " NOTEBOOK", lines, flags=re.M)
     lines = re.sub(r"^\S+ -m venv", "python -m venv", lines, flags=re.M)
-    lines = lines.replace("python -m pip install --quiet", "pip install")
+    lines = lines.replace("python -m pip install", "pip install")
     return [line.strip() for line in lines.splitlines() if not line.startswith("touch ")]
 
 

@@ -25,6 +25,10 @@ def perplexity__product_underflows(probabilities):
     return product ** (-1 / len(probabilities)) if product else math.inf
 
 
+def perplexity__product_underflows_and_raises(probabilities):
+    return math.prod(probabilities) ** (-1 / len(probabilities))
+
+
 def perplexity__mean_of_inverses(probabilities):
     return sum(1 / p for p in probabilities) / len(probabilities)
 
