@@ -47,8 +47,8 @@ __all__ = ["Pair", "distil", "grown", "held_out_loss", "story_pair"]
 SIZES = {"vocab_size": 1024, "context_length": 384, "d_model": 128, "tied": False}
 SHALLOW = GPTConfig.qwen3(**SIZES, n_layers=2, n_heads=2)
 N_LAYERS = 12
-# A small model's time goes into the number of its operations. LayerNorm is one kernel, GELU has no
-# gate, and queries and keys go without a norm: a third less time, and on stories not a worse loss.
+# A small model's time goes into the number of its operations: LayerNorm is one kernel, GELU has no
+# gate, and queries and keys go without a norm.
 CHEAP = {"norm": "layer", "activation": "gelu", "qk_norm": False}
 DRAFT = GPTConfig(**SIZES, **CHEAP, n_layers=1, n_heads=2)
 STEPS = {"shallow": 500, "grown": 150, "draft": 400}
@@ -92,7 +92,7 @@ def _make(folder: Path, preset: Preset, steps: dict[str, int]) -> None:
     shallow, draft = GPT(SHALLOW), GPT(DRAFT)
     _fit(shallow, corpus, replace(preset.train, steps=steps["shallow"]))
     target = grown(shallow, N_LAYERS)
-    # Half the rate: what the first two layers know should not be lost.
+    # Half the rate, or less: what the first two layers know should not be lost.
     gently = {"muon_lr": preset.train.muon_lr / 2, "adamw_lr": preset.train.adamw_lr / 2.5}
     _fit(target, corpus, replace(preset.train, steps=steps["grown"], seed=1, **gently))
     distil(draft, target, corpus, replace(preset.train, steps=steps["draft"]))

@@ -119,9 +119,7 @@ def draw_sweep(rows: Sequence[Mapping]) -> None:
     for name, mark in zip(dict.fromkeys(name for name, _ in found), MARKS, strict=False):
         mine = {lr: losses for (other, lr), losses in found.items() if other == name}
         _draw_reach(axes, mine, marker=mark, label=name)
-    lowest = min(row["loss"] for row in rows)
     axes.set_xscale("log")
-    axes.set_ylim(lowest - 0.15, lowest + 3)
     axes.set(xlabel="peak learning rate", ylabel="held-out loss, nats per token")
     axes.set_title(f"Every optimizer has a rate of its own ({rows[0]['steps']} steps)")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

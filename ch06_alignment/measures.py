@@ -26,6 +26,7 @@ __all__ = [
     "Rows",
     "as_chat",
     "as_text",
+    "calibration_error",
     "chance_right",
     "greedy_right",
     "last_sentence_of_holder",
@@ -113,6 +114,26 @@ def wilson(n_right: int, n: int, z: float = 1.96) -> tuple[float, float]:
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def calibration_error(
+    sure: Float[Tensor, "N"], right: Float[Tensor, "N"], n_bins: int = 10
+) -> float:
+    """How far what a model gives its replies is from the share that is right, bin by bin.
+
+    Replies are sorted into `n_bins` by what the model gives them; of each bin counts the difference
+    of the means, without its sign and by its share of the replies.
+
+    Raises:
+        ValueError: if there is no reply, or no bin.
+
+    Source: Naeini et al. (2015), "Obtaining well calibrated probabilities using Bayesian binning".
+    """
+    if len(sure) == 0 or n_bins < 1:
+        raise ValueError(f"got {len(sure)} replies and {n_bins} bins, must be at least 1 of each")
+    bins = (sure * n_bins).long().clamp(max=n_bins - 1)
+    gaps = [(sure[bins == i] - right[bins == i]).sum().abs().item() for i in range(n_bins)]
+    return sum(gaps) / len(sure)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

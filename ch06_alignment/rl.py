@@ -111,10 +111,13 @@ def train_dpo(
     batch_size: int = 16,
     epochs: int = 1,
     seed: int = 0,
+    sft_weight: float = 0.0,
 ) -> list[dict[str, float]]:
     """Train `policy` on pairs of replies, in place; the history has a row a step.
 
     "chosen" and "rejected" are the gains in log-probability since the beginning, in nats a reply.
+    `sft_weight` times the nats of the chosen replies are added to the loss, as Pang et al. (2024),
+    "Iterative reasoning preference optimization" (arXiv:2404.19733), do per token: so they gain.
     """
     with torch.no_grad():
         parts = [replies.take(rows) for rows in torch.arange(len(replies.ids)).split(32)]
@@ -125,11 +128,12 @@ def train_dpo(
         chosen, rejected = pairs[0][some], pairs[1][some]
         both = replies.take(torch.cat([chosen, rejected]))
         now = sequence_logps(policy, both.ids, both.mask).chunk(2)
-        loss = steps.take(dpo_loss(*now, before[chosen], before[rejected], beta))
+        loss = dpo_loss(*now, before[chosen], before[rejected], beta)
+        steps.take(loss - sft_weight * now[0].mean())
         gains = (now[0] - before[chosen]).detach(), (now[1] - before[rejected]).detach()
         accuracy = (gains[0] > gains[1]).float().mean().item()
         means = {"chosen": gains[0].mean().item(), "rejected": gains[1].mean().item()}
-        history.append({"loss": loss, "accuracy": accuracy} | means)
+        history.append({"loss": loss.item(), "accuracy": accuracy} | means)
     return history
 
 

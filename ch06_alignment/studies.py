@@ -12,6 +12,7 @@ import copy
 import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import process_time
@@ -27,10 +28,10 @@ from ch05_pretraining.evaluation import evaluate
 from ch05_pretraining.recipes import PRESETS, held_out_stories, pretrained
 from ch05_pretraining.small import fit
 from ch06_alignment.alignment import RewardModel, sequence_logps
-from ch06_alignment.finetune import CONFIG, assistant, batches, exam
+from ch06_alignment.finetune import CONFIG, assistant, batches, exam, finetune
 from ch06_alignment.hands import hands_tasks
 from ch06_alignment.instructions import Task, messages, questions, with_text
-from ch06_alignment.measures import as_chat, chance_right
+from ch06_alignment.measures import as_chat, calibration_error, chance_right
 from ch06_alignment.replies import Replies, drift, frozen, mark, same_length, sample
 from ch06_alignment.rl import (
     preference_pairs,
@@ -96,19 +97,20 @@ def drawer(
     return draw
 
 
-def practice(seed: int) -> tuple[GPT, BPETokenizer, list[Task], Replies, torch.Tensor]:
-    """The assistant, what it practises on, and its own replies to that with their marks."""
-    model, tokenizer = assistant()
+def practice(
+    model: GPT, tokenizer: BPETokenizer, seed: int
+) -> tuple[list[Task], Replies, torch.Tensor]:
+    """What an assistant practises on, and its own replies to that with their marks."""
     tasks = uncertain(model, tokenizer, 800, seed=101 + seed)
     generator = torch.Generator().manual_seed(seed)
     said = sample(model, tokenizer, [t.prompt for t in tasks], 8, generator=generator)
-    return model, tokenizer, tasks, said, mark(said, tasks)
+    return tasks, said, mark(said, tasks)
 
 
 def sure_and_right(
     model: GPT, tokenizer: BPETokenizer, tasks: Sequence[Task]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The probability that a model gives its likeliest reply, and 1 where that is right, else 0."""
+    """The probability of the reply that always takes the likeliest token, and 1 if it is right."""
     likeliest = sample(model, tokenizer, [t.prompt for t in tasks], 1, temperature=0)
     parts = [likeliest.take(some) for some in torch.arange(len(tasks)).split(32)]
     with torch.no_grad():
@@ -124,11 +126,7 @@ def loss_on_stories(model: GPT, tokenizer: BPETokenizer, n: int = 200) -> float:
 
 
 def card(model: GPT, reference: GPT, tokenizer: BPETokenizer, n: int, seed: int) -> dict:
-    """Every measure of one model: what it answers and writes, what it forgot, how far it has gone.
-
-    The mean probability of its likeliest replies less the share of them that is right, "sure less
-    right", is above 0 for a model that is too sure.
-    """
+    """Every measure of a model: what it answers and writes, what it forgot, how far it went."""
     kinds = ("holder", "first", "who", "home", "away")
     exams = {kind: exam(kind, n) for kind in (*kinds, "tale", "poem", "dialogue")}
     row: dict = {"right": {}, "right at 0.2": {}}
@@ -149,7 +147,7 @@ def card(model: GPT, reference: GPT, tokenizer: BPETokenizer, n: int, seed: int)
     said = sample(model, tokenizer, [t.prompt for t in asked], 2, generator=generator)
     kl, entropy = drift(model, reference, said)
     return row | {
-        "sure less right": (sure.mean() - right.mean()).item(),
+        "calibration error": calibration_error(sure, right),
         "loss on stories": loss_on_stories(model, tokenizer),
         "kl": kl.mean().item(),
         "entropy": entropy.mean().item(),
@@ -158,16 +156,23 @@ def card(model: GPT, reference: GPT, tokenizer: BPETokenizer, n: int, seed: int)
 
 
 def seeds(effort: float) -> Iterable[dict]:
-    """SFT, DPO and GRPO on every measure; a seed stands for other tasks, samples and orders."""
+    """SFT, DPO and GRPO on every measure.
+
+    A seed stands for an assistant trained anew, and for other tasks, samples and orders.
+    """
     base, tokenizer = pretrained()
-    model, _ = assistant()
-    reference = frozen(model)
-    yield {"model": "base", "seed": 0} | card(base, reference, tokenizer, 60, 0)
     for seed in range(3):
-        yield {"model": "SFT", "seed": seed} | card(model, reference, tokenizer, 60, seed)
-        _, _, tasks, said, marks = practice(seed)
+        model = copy.deepcopy(base)
+        finetune(model, tokenizer, replace(CONFIG, seed=seed))
+        reference = frozen(model)
+        for name, policy in (("base", base), ("SFT", model)) if seed == 0 else (("SFT", model),):
+            yield {"model": name, "seed": seed} | card(policy, reference, tokenizer, 60, seed)
+        tasks, said, marks = practice(model, tokenizer, seed)
         policy, began = copy.deepcopy(model), process_time()
-        train_dpo(policy, said, preference_pairs(marks), epochs=round(2 * effort), seed=seed)
+        train_dpo(
+            *(policy, said, preference_pairs(marks)),
+            **{"epochs": round(2 * effort), "seed": seed, "sft_weight": 0.2},
+        )
         row = {"model": "DPO", "seed": seed, "cpu_seconds": round(process_time() - began)}
         yield row | card(policy, reference, tokenizer, 60, seed)
         policy, began = copy.deepcopy(model), process_time()
@@ -185,7 +190,8 @@ def _short(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def hacking(effort: float) -> Iterable[dict]:
     """GRPO on a learnt reward: with two strengths of the KL term, and without it."""
-    model, tokenizer, tasks, said, marks = practice(0)
+    model, tokenizer = assistant()
+    tasks, said, marks = practice(model, tokenizer, 0)
     judge, reference = RewardModel(copy.deepcopy(model)), frozen(model)
     train_reward(judge, said, preference_pairs(marks))
     for value in (0.0, 1.0):
@@ -213,6 +219,7 @@ def learn_tasks(
         adamw_lr=CONFIG.adamw_lr,
         decay=CONFIG.decay,
         weight_decay=0.0,
+        precision="float32",
     )
     losses = fit(model, lambda g: data[int(torch.randint(len(data), (), generator=g))], config)
     model.eval()

@@ -98,6 +98,18 @@ def test_wilsons_interval_agrees_with_its_definition():
         measures.wilson(3, 2)
 
 
+def test_calibration_error_by_hand():
+    sure = torch.tensor([0.95, 1.0, 0.25, 0.2, 0.2, 0.05])
+    right = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    # |1.95 - 1| in the last bin, |0.65 - 1| in the third, 0.05 in the first, of six replies
+    assert math.isclose(
+        measures.calibration_error(sure, right), (0.95 + 0.35 + 0.05) / 6, rel_tol=1e-5
+    )
+    assert measures.calibration_error(torch.ones(3), torch.ones(3)) == 0
+    with pytest.raises(ValueError, match="0 replies"):
+        measures.calibration_error(sure[:0], right[:0])
+
+
 def test_mean_and_error_by_hand():
     mean, error = measures.mean_and_error([1.0, 2.0, 3.0])
     assert math.isclose(mean, 2) and math.isclose(error, 1 / math.sqrt(3))

@@ -347,6 +347,11 @@ def calls(folder: Path) -> Iterator[tuple[str, Callable, dict[str, Any]]]:
         as_text={"pairs": [("a", "b")], "tokenizer": TOKENIZER},
         chance_right={"model": model, "rows": marked, "temperature": 1.0},
         greedy_right={"model": model, "rows": marked},
+        calibration_error={
+            "sure": torch.tensor([0.9, 0.2, 0.55]),
+            "right": torch.tensor([1.0, 0.0, 1.0]),
+            "n_bins": 10,
+        },
         last_sentence_of_holder={"story": next(s for s in stories(50) if s.facts.form == "tale")},
         mean_and_error={"values": [1.0, 2.0]},
         wilson={"n_right": 1, "n": 3, "z": 1.96},
