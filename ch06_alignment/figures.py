@@ -261,7 +261,7 @@ def _cells(rows: Sequence[Mapping]) -> dict[str, dict[str, list[float]]]:
 
 def print_card(rows: Sequence[Mapping]) -> None:
     """Every measure of every model: mean and, over seeds, the standard error."""
-    print(f"{'':18}" + "".join(f"{name:>14}" for name in ORDER))
+    print(f"{'':20}" + "".join(f"{name:>14}" for name in ORDER))
     for measure, by_model in _cells(rows).items():
         cells = []
         for model in ORDER:
@@ -271,7 +271,7 @@ def print_card(rows: Sequence[Mapping]) -> None:
             else:
                 mean, error = mean_and_error(values)
                 cells.append(f"{mean:.2f} ± {error:.2f}")
-        print(f"{measure:18}" + "".join(f"{cell:>14}" for cell in cells))
+        print(f"{measure:20}" + "".join(f"{cell:>14}" for cell in cells))
 
 
 def draw_card(rows: Sequence[Mapping]) -> None:
